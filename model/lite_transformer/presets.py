@@ -1,0 +1,137 @@
+"""Models by name: the paper's, with the authors' released settings, and our own for the phone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lite_transformer.config import AdaptiveConfig, ModelConfig, StackConfig
+
+PAPER_KERNELS = (3, 7, 15, 31, 31, 31)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A config, and the lengths at which the paper counts its Mult-Adds."""
+
+    config: ModelConfig
+    source_length: int = 30
+    target_length: int = 30
+
+
+def preset(name: str) -> Preset:
+    """The preset called ``name``.
+
+    Raises:
+        KeyError: with the list of names, where there is none such.
+    """
+    if name not in PRESETS:
+        raise KeyError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _wmt(width: int, vocab: int, dropout: float, weight_dropout: float) -> ModelConfig:
+    stack = StackConfig(
+        kernels=PAPER_KERNELS,
+        attention_width=width // 2,
+        attention_heads=4,
+        ffn_width=width,
+        convolution="dynamic",
+        glu=True,
+    )
+    return ModelConfig(
+        width=width,
+        source_vocab=vocab,
+        target_vocab=vocab,
+        encoder=stack,
+        decoder=stack.model_copy(update={"cross_heads": 8}),
+        dropout=dropout,
+        attention_dropout=weight_dropout,
+        weight_dropout=weight_dropout,
+    )
+
+
+def _iwslt(width: int) -> ModelConfig:
+    stack = StackConfig(
+        kernels=PAPER_KERNELS,
+        attention_width=width // 2,
+        attention_heads=4,
+        ffn_width=width,
+        convolution="lightweight",
+        glu=False,
+    )
+    return ModelConfig(
+        width=width,
+        source_vocab=8848,
+        target_vocab=6632,
+        encoder=stack,
+        decoder=stack.model_copy(update={"cross_heads": 4}),
+        embeddings="untied",
+        dropout=0.2,
+        weight_dropout=0.1,
+    )
+
+
+def _wikitext() -> ModelConfig:
+    return ModelConfig(
+        width=896,
+        source_vocab=0,
+        target_vocab=267744,
+        encoder=None,
+        decoder=StackConfig(
+            kernels=(15,) * 2 + (31,) * 4 + (63,) * 6,
+            attention_width=448,
+            attention_heads=4,
+            ffn_width=896,
+            convolution="dynamic",
+            glu=True,
+        ),
+        embeddings="tied",
+        norm="pre",
+        adaptive=AdaptiveConfig(cutoffs=(20000, 60000)),
+        max_target=3072,
+    )
+
+
+def phone(vocab: int = 8000) -> ModelConfig:
+    """Our preset for phones: a deep encoder that runs once, a shallow decoder that runs every token.
+
+    The width is a multiple of 64, as int8 kernels want it. Lightweight kernels fold to constants at
+    export, and pre-norm trains in few updates.
+    """
+    encoder = StackConfig(
+        kernels=PAPER_KERNELS,
+        attention_width=128,
+        attention_heads=4,
+        ffn_width=512,
+        convolution="lightweight",
+        convolution_heads=8,
+        glu=True,
+    )
+    return ModelConfig(
+        width=256,
+        source_vocab=vocab,
+        target_vocab=vocab,
+        encoder=encoder,
+        decoder=encoder.model_copy(update={"kernels": (15, 31), "cross_heads": 4}),
+        norm="pre",
+        final_norm=True,
+        dropout=0.1,
+        max_source=256,
+        max_target=256,
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "phone": Preset(phone()),
+    "wmt-en-fr-200": Preset(_wmt(200, 44512, 0.04, 0.03)),
+    "wmt-en-fr-408": Preset(_wmt(408, 44512, 0.08, 0.07)),
+    "wmt-en-fr-496": Preset(_wmt(496, 44512, 0.1, 0.08)),
+    "wmt-en-de-200": Preset(_wmt(200, 32768, 0.04, 0.03)),
+    "wmt-en-de-408": Preset(_wmt(408, 32768, 0.08, 0.06)),
+    "wmt-en-de-496": Preset(_wmt(496, 32768, 0.1, 0.08)),
+    "iwslt-de-en-160": Preset(_iwslt(160)),
+    "iwslt-de-en-240": Preset(_iwslt(240)),
+    "iwslt-de-en-320": Preset(_iwslt(320)),
+    "cnn-dm-496": Preset(_wmt(496, 30000, 0.15, 0.1), target_length=60),
+    "wikitext-103-896": Preset(_wikitext()),
+}

@@ -1,0 +1,74 @@
+"""Parallel text: reading, cleaning, and keeping test sentences out of it."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lite_transformer.training.recipe import Cleaning
+
+Pair = tuple[str, str]
+_SPACE = re.compile(r"\s+")
+_WORDS = re.compile(r"\w+")
+
+
+class CorpusError(ValueError):
+    """A data file is missing or not what it should be."""
+
+
+def read_pairs(path: Path) -> Iterator[Pair]:
+    """Pairs of a ``SOURCE<TAB>TARGET`` file (.tsv, .tsv.gz or .tsv.xz).
+
+    Raises:
+        CorpusError: no such file, not UTF-8, or a line without exactly one tab.
+    """
+    opener = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
+    try:
+        with opener(path, "rt", encoding="utf8", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                columns = line.rstrip("\n").split("\t")
+                if len(columns) != 2:
+                    raise CorpusError(f"{path}:{number}: expected SOURCE<TAB>TARGET, found {len(columns)} columns")
+                yield columns[0], columns[1]
+    except FileNotFoundError:
+        raise CorpusError(f"no data file {path}: pass its folder with --data") from None
+    except (lzma.LZMAError, gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path} is damaged or not UTF-8 text: {error}") from None
+
+
+def fingerprint(text: str) -> str:
+    """A sentence's words in lower case: equal for sentences that differ only in form."""
+    return " ".join(_WORDS.findall(unicodedata.normalize("NFKC", text).lower()))
+
+
+def held_out(paths: Iterable[Path]) -> frozenset[str]:
+    """Fingerprints of both sides of every test sentence of three words or more."""
+    seen = set()
+    for path in paths:
+        for pair in read_pairs(path):
+            seen.update(f for f in map(fingerprint, pair) if f.count(" ") >= 2)
+    return frozenset(seen)
+
+
+def clean(pairs: Iterable[Pair], rules: Cleaning, forbidden: frozenset[str]) -> Iterator[Pair]:
+    """Pairs worth training on: no duplicates, no test sentences, plausible lengths."""
+    seen = set()
+    for raw_source, raw_target in pairs:
+        source, target = _SPACE.sub(" ", raw_source).strip(), _SPACE.sub(" ", raw_target).strip()
+        marks = fingerprint(source), fingerprint(target)
+        if not all(marks) or marks in seen or forbidden.intersection(marks):
+            continue
+        if _plausible(source, target, rules):
+            seen.add(marks)
+            yield source, target
+
+
+def _plausible(source: str, target: str, rules: Cleaning) -> bool:
+    longest = max(source.count(" "), target.count(" ")) + 1
+    # Three added characters keep very short pairs ("Go!" / "Va !") from failing on their ratio.
+    ratio = (len(target) + 3) / (len(source) + 3)
+    return longest <= rules.max_words and rules.min_ratio <= ratio <= rules.max_ratio

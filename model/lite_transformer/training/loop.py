@@ -1,0 +1,252 @@
+"""The training loop: resumable at any kill, on one process or many, CPU or GPU, through accelerate.
+
+1. prepare data (cached)  2. restore state  3. update, validate, save  4. average checkpoints  5. write the model.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lite_transformer.checkpoint import TOKENIZER, load_weights, write_model
+from lite_transformer.config import ModelConfig
+from lite_transformer.files import staged_folder
+from lite_transformer.model import LiteTransformer
+from lite_transformer.presets import preset
+from lite_transformer.training.allocator import keep_freed_memory
+from lite_transformer.training.batches import Batch, collate, epoch_batches
+from lite_transformer.training.prepare import Prepared, Report, prepare
+from lite_transformer.training.recipe import Recipe
+from lite_transformer.training.schedule import learning_rate
+from lite_transformer.training.store import Progress, RunStore, average
+
+Metrics = dict[str, Any]
+# (model, tokenizer file, sources, references) -> sacreBLEU; injected, for search lives outside this package.
+ScoreBleu = Callable[[LiteTransformer, Path, list[str], list[str]], float]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved its state; the same command continues it."""
+
+
+def train(
+    recipe: Recipe,
+    data: Path,
+    work: Path,
+    on_metrics: Callable[[Metrics], None],
+    report: Report = print,
+    score_bleu: ScoreBleu | None = None,
+) -> Path:
+    """Run a recipe to its last update, from wherever ``work`` stands, and write ``work/final``.
+
+    Args:
+        data: folder the recipe's paths are relative to.
+        on_metrics: called after every update on the main process (live progress).
+        score_bleu: validation by translation, every ``bleu_every`` updates.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM arrived; state is saved.
+        CorpusError, CheckpointError: the data or the saved state cannot be used.
+    """
+    keep_freed_memory()
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
+    with accelerator.main_process_first():
+        prepared = prepare(recipe, data, work, report if accelerator.is_main_process else lambda _: None)
+    return _Run(recipe, prepared, work, accelerator, on_metrics, score_bleu).run()
+
+
+class _Run:
+    def __init__(
+        self,
+        recipe: Recipe,
+        prepared: Prepared,
+        work: Path,
+        accelerator: Accelerator,
+        on_metrics: Callable[[Metrics], None],
+        score_bleu: ScoreBleu | None,
+    ) -> None:
+        self.recipe, self.prepared, self.accelerator = recipe, prepared, accelerator
+        self.on_metrics, self.score_bleu = on_metrics, score_bleu
+        self.store = RunStore(work)
+        self.config = _model_config(recipe)
+        torch.manual_seed(recipe.seed)
+        bare = LiteTransformer(self.config)
+        bare_optimizer = torch.optim.AdamW(
+            bare.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
+        )
+        self.progress = self.store.load_state(bare, bare_optimizer)
+        self.model: nn.Module
+        self.model, self.optimizer = accelerator.prepare(bare, bare_optimizer)
+        self.stop_asked = False
+        self.saved_at = time.monotonic()
+
+    def run(self) -> Path:
+        with _on_signals(self._ask_stop):
+            for batch in self._batches():
+                self._update(batch)
+                self._after_update()
+        return self._finish()
+
+    def _ask_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self.stop_asked = True
+
+    def _batches(self) -> Iterator[Batch]:
+        """This process's batches from where the run stands to its last update."""
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        repeats = [c.repeat for c in self.recipe.train]
+        tokens = self.recipe.batch_tokens // ranks
+        while self.progress.step < self.recipe.schedule.steps:
+            rows = epoch_batches(self.prepared.corpora, repeats, self.progress.epoch, self.recipe.seed, tokens)
+            while (last := (self.progress.batch + 1) * ranks) <= len(rows):
+                if self.progress.step >= self.recipe.schedule.steps:
+                    return
+                yield collate(rows[last - ranks + rank], self.prepared.corpora, self.config)
+                self.progress.batch += 1
+            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+
+    def _update(self, batch: Batch) -> None:
+        started = time.monotonic()
+        step, rank = self.progress.step, self.accelerator.process_index
+        # Seeding each update makes dropout independent of where a run was resumed.
+        torch.manual_seed((self.recipe.seed << 40) + (step << 8) + rank)
+        batch = batch.to(self.accelerator.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe.schedule, step)
+        self.model.train()
+        with self.accelerator.autocast():
+            logits = self.model(batch.source, batch.decoder_input)
+            loss = _loss(logits, batch, self.config.pad, self.recipe.label_smoothing)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        tokens = int((batch.labels != self.config.pad).sum()) * self.accelerator.num_processes
+        elapsed = time.monotonic() - started
+        self.progress.step += 1
+        self.progress.target_tokens += tokens
+        self.progress.seconds += elapsed
+        if self.accelerator.is_main_process:
+            self.on_metrics(
+                {
+                    "step": self.progress.step,
+                    "steps": self.recipe.schedule.steps,
+                    "epoch": self.progress.epoch,
+                    "loss": loss.item(),
+                    "rate": self.optimizer.param_groups[0]["lr"],
+                    "norm": float(norm),
+                    "tokens_per_second": tokens / elapsed,
+                }
+            )
+
+    def _after_update(self) -> None:
+        step = self.progress.step
+        if self.accelerator.is_main_process:
+            if step % self.recipe.average_every == 0:
+                self.store.keep(self._bare(), step, self.recipe.average)
+            if step % self.recipe.validate_every == 0 or step == self.recipe.schedule.steps:
+                self._validate()
+        stop = self._agreed(self.stop_asked)
+        if stop or self._agreed(time.monotonic() - self.saved_at > self.recipe.save_minutes * 60):
+            self._save()
+        if stop:
+            raise Interrupted(f"stopped after update {step}; the same command continues")
+
+    def _agreed(self, mine: bool) -> bool:
+        """True on every process where it is true on one: all must stop at the same update."""
+        if self.accelerator.num_processes == 1:
+            return mine
+        flag = torch.tensor(float(mine), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            # The batch just done counts as done: the generator advances only when asked for the next.
+            done = self.progress.model_copy(update={"batch": self.progress.batch + 1})
+            self.store.save_state(self._bare(), self.optimizer, done)
+        self.saved_at = time.monotonic()
+
+    def _bare(self) -> LiteTransformer:
+        model = self.accelerator.unwrap_model(self.model)
+        assert isinstance(model, LiteTransformer)
+        return model
+
+    def _validate(self) -> None:
+        model = self._bare().eval()
+        entry: Metrics = {**self.progress.model_dump(), "valid_nll": self._validation_nll(model)}
+        entry["perplexity"] = math.exp(min(20.0, entry["valid_nll"]))
+        every = self.recipe.bleu_every
+        if self.score_bleu and every and (self.progress.step % every == 0 or self._last()):
+            text = self.prepared.validation_text[: self.recipe.bleu_sentences]
+            sources, references = ([p[i] for p in text] for i in (0, 1))
+            entry["bleu"] = self.score_bleu(model, self.prepared.tokenizer, sources, references)
+        self.store.append_log(entry)
+        self.on_metrics(entry)
+
+    def _last(self) -> bool:
+        return self.progress.step == self.recipe.schedule.steps
+
+    @torch.no_grad()
+    def _validation_nll(self, model: LiteTransformer) -> float:
+        """Negative log-likelihood per target token of the validation pairs."""
+        corpora = [self.prepared.validation]
+        total, count = 0.0, 0
+        for rows in epoch_batches(corpora, [1.0], 0, 0, self.recipe.batch_tokens):
+            batch = collate(rows, corpora, self.config).to(self.accelerator.device)
+            logits = model(batch.source, batch.decoder_input)
+            total += _loss(logits, batch, self.config.pad, 0.0, reduction="sum").item()
+            count += int((batch.labels != self.config.pad).sum())
+        return total / max(count, 1)
+
+    def _finish(self) -> Path:
+        final = self.store.folder / "final"
+        if self.accelerator.is_main_process:
+            self._save()
+            weights = average(self.store.kept()[-self.recipe.average :])
+            load_weights(LiteTransformer(self.config), weights, "the averaged checkpoints")
+            with staged_folder(final) as staging:
+                write_model(staging, self.config, weights, torch.float16)
+                (staging / TOKENIZER).write_bytes(self.prepared.tokenizer.read_bytes())
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return final
+
+
+def _model_config(recipe: Recipe) -> ModelConfig:
+    config = preset(recipe.preset).config
+    vocab = recipe.tokenizer.vocab
+    dropout = config.dropout if recipe.dropout is None else recipe.dropout
+    return config.model_copy(update={"source_vocab": vocab, "target_vocab": vocab, "dropout": dropout})
+
+
+def _loss(logits: Tensor, batch: Batch, pad: int, smoothing: float, reduction: str = "mean") -> Tensor:
+    return F.cross_entropy(
+        logits.flatten(0, 1).float(),
+        batch.labels.flatten(),
+        ignore_index=pad,
+        label_smoothing=smoothing,
+        reduction=reduction,
+    )
+
+
+class _on_signals:
+    """SIGINT and SIGTERM call ``handler`` inside the block."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        self.handler = handler
+
+    def __enter__(self) -> None:
+        self.before = {s: signal.signal(s, self.handler) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,166 @@
+"""From text files to a tokenizer and flat token arrays, cached by the content of the recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from lite_transformer.training.corpus import Pair, clean, held_out, read_pairs
+from lite_transformer.training.recipe import Corpus, Recipe, TokenizerRecipe
+
+Report = Callable[[str], None]
+# Outside any European vocabulary, so SentencePiece maps them to <unk>: what a user's emoji becomes.
+_UNKNOWN = "\u2603\u2744\u265e\u262f\U0001f600\U0001f680\u30c4\u6f22"
+
+
+@dataclass(frozen=True)
+class TokenPairs:
+    """Token ids of one corpus, each side flat: sentence i is ``ids[offsets[i]:offsets[i + 1]]``, without eos."""
+
+    source: np.ndarray
+    source_offsets: np.ndarray
+    target: np.ndarray
+    target_offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.source_offsets) - 1
+
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of each sentence, both sides."""
+        return np.diff(self.source_offsets), np.diff(self.target_offsets)
+
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids of one pair."""
+        s, t = self.source_offsets, self.target_offsets
+        return self.source[s[index] : s[index + 1]], self.target[t[index] : t[index + 1]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run reads: tokenizer file, training corpora (as in the recipe), validation pairs."""
+
+    tokenizer: Path
+    corpora: tuple[TokenPairs, ...]
+    validation: TokenPairs
+    validation_text: tuple[Pair, ...]
+
+
+def prepare(recipe: Recipe, data: Path, work: Path, report: Report = print) -> Prepared:
+    """Clean, tokenize and cache a recipe's data under ``work/data``; a second call reads the cache.
+
+    Args:
+        data: folder the recipe's paths are relative to.
+        work: the run's folder.
+
+    Raises:
+        CorpusError: a file is missing or damaged.
+    """
+    folder = work / "data"
+    key = _key(recipe, data)
+    marker = folder / "key.json"
+    if not marker.exists() or json.loads(marker.read_text()) != key:
+        staging = work / "data.partial"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        _build(recipe, data, staging, report)
+        (staging / "key.json").write_text(json.dumps(key))
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+    return Prepared(
+        tokenizer=folder / "tokenizer.model",
+        corpora=tuple(_load(folder / f"{c.name}.npz") for c in recipe.train),
+        validation=_load(folder / "validation.npz"),
+        validation_text=tuple(read_pairs(data / recipe.validation.path)),
+    )
+
+
+def _key(recipe: Recipe, data: Path) -> dict[str, object]:
+    """What the prepared data depends on."""
+    files = [*(c.path for c in recipe.train), recipe.validation.path, *recipe.held_out]
+    sizes = {name: (data / name).stat().st_size for name in files if (data / name).exists()}
+    chosen = recipe.model_dump(mode="json", include={"seed", "tokenizer", "cleaning", "held_out"})
+    return {**chosen, "files": sizes}
+
+
+def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
+    forbidden = held_out([data / path for path in (*recipe.held_out, recipe.validation.path)])
+    texts: list[list[Pair]] = []
+    for corpus in recipe.train:
+        kept = list(clean(read_pairs(data / corpus.path), recipe.cleaning, forbidden))
+        report(f"{corpus.name}: {len(kept):,} pairs after cleaning")
+        texts.append(kept)
+    tokenizer = train_tokenizer(texts, recipe.tokenizer, folder / "tokenizer.model", recipe.seed)
+    report(f"tokenizer: {tokenizer.get_piece_size()} pieces")
+    for corpus, pairs in zip(recipe.train, texts, strict=True):
+        marked = _with_unknowns(pairs, corpus, recipe)
+        _save(folder / f"{corpus.name}.npz", _encode(marked, tokenizer, recipe.cleaning.max_tokens))
+    validation = list(read_pairs(data / recipe.validation.path))
+    _save(folder / "validation.npz", _encode(validation, tokenizer, recipe.cleaning.max_tokens))
+
+
+def train_tokenizer(
+    texts: Sequence[Sequence[Pair]], recipe: TokenizerRecipe, path: Path, seed: int
+) -> sentencepiece.SentencePieceProcessor:
+    """Train a joint unigram model on a sample of both sides; special ids are fairseq's 0 1 2 3."""
+    lines = [side for pairs in texts for pair in pairs for side in pair]
+    sample = random.Random(seed).sample(lines, min(recipe.sentences, len(lines)))
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sample),
+        model_prefix=str(path.with_suffix("")),
+        vocab_size=recipe.vocab,
+        model_type="unigram",
+        character_coverage=recipe.coverage,
+        normalization_rule_name="nmt_nfkc",
+        split_digits=True,
+        bos_id=0,
+        pad_id=1,
+        eos_id=2,
+        unk_id=3,
+        minloglevel=2,
+    )
+    path.with_suffix(".vocab").unlink()
+    return sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+
+def _with_unknowns(pairs: list[Pair], corpus: Corpus, recipe: Recipe) -> list[Pair]:
+    """Append the same unknown symbol to both sides of a few pairs: the model learns to carry it over."""
+    # Seeded by a digest: Python's own hash() of a string changes with every process.
+    digest = hashlib.sha256(f"{recipe.seed}/{corpus.name}".encode()).digest()
+    rng = random.Random(digest)
+    marked = []
+    for source, target in pairs:
+        if rng.random() < recipe.cleaning.unknown_rate:
+            symbol = rng.choice(_UNKNOWN)
+            source, target = f"{source} {symbol}", f"{target} {symbol}"
+        marked.append((source, target))
+    return marked
+
+
+def _encode(
+    pairs: Sequence[Pair], tokenizer: sentencepiece.SentencePieceProcessor, max_tokens: int
+) -> TokenPairs:
+    encoded = zip(*(tokenizer.encode([p[side] for p in pairs]) for side in (0, 1)), strict=True)
+    kept = [(s, t) for s, t in encoded if 0 < len(s) <= max_tokens and 0 < len(t) <= max_tokens]
+    return TokenPairs(*_flatten([s for s, _ in kept]), *_flatten([t for _, t in kept]))
+
+
+def _flatten(sentences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.cumsum([0, *map(len, sentences)], dtype=np.int64)
+    return np.fromiter((i for s in sentences for i in s), dtype=np.int32, count=offsets[-1]), offsets
+
+
+def _save(path: Path, pairs: TokenPairs) -> None:
+    np.savez(path, **vars(pairs))
+
+
+def _load(path: Path) -> TokenPairs:
+    with np.load(path, allow_pickle=False) as arrays:
+        return TokenPairs(**{name: arrays[name] for name in arrays})

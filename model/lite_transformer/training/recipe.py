@@ -1,0 +1,102 @@
+"""A training run as one readable YAML file, validated before anything heavy starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from lite_transformer.config import Frozen
+
+
+class Corpus(Frozen):
+    """One parallel file: ``SOURCE<TAB>TARGET`` lines, optionally .xz or .gz.
+
+    ``repeat`` is how often an epoch sees it; a fraction takes a new random part each epoch.
+    """
+
+    name: str
+    path: str
+    repeat: float = Field(1.0, gt=0)
+    licence: str = ""
+
+
+class TokenizerRecipe(Frozen):
+    """A joint unigram SentencePiece model."""
+
+    vocab: int = 8000
+    sentences: int = Field(600_000, description="sampled sentences it is trained on")
+    coverage: float = 0.9997
+
+
+class Cleaning(Frozen):
+    """What is dropped before training."""
+
+    max_words: int = 80
+    max_tokens: int = 120
+    min_ratio: float = 0.4
+    max_ratio: float = 2.5
+    unknown_rate: float = Field(
+        0.02, description="share of pairs that get an unknown symbol on both sides, to learn to copy it"
+    )
+
+
+class Schedule(Frozen):
+    """Learning rate: linear warm-up, then cosine (paper, WMT) or inverse square root (paper, IWSLT)."""
+
+    kind: Literal["cosine", "inverse_sqrt"] = "cosine"
+    peak: float = 1e-3
+    floor: float = 1e-5
+    warmup: int = 500
+    steps: int = Field(gt=0)
+
+
+class Recipe(Frozen):
+    """A whole run: data, tokenizer, model, optimisation, validation."""
+
+    name: str
+    preset: str = "phone"
+    source_language: str
+    target_language: str
+    seed: int = 1
+    train: tuple[Corpus, ...]
+    validation: Corpus
+    held_out: tuple[str, ...] = Field((), description="test files whose sentences must not be trained on")
+    tokenizer: TokenizerRecipe = TokenizerRecipe()
+    cleaning: Cleaning = Cleaning()
+    schedule: Schedule
+    batch_tokens: int = Field(2048, description="padded target tokens a batch, all processes together")
+    label_smoothing: float = 0.1
+    dropout: float | None = Field(None, ge=0, lt=1, description="instead of the preset's")
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    precision: Literal["no", "bf16"] = "no"
+    validate_every: int = 500
+    bleu_every: int = Field(0, description="updates between validations by sacreBLEU; 0 for never")
+    bleu_sentences: int = 200
+    save_minutes: float = 3.0
+    average: int = Field(5, ge=1, description="checkpoints averaged at the end")
+    average_every: int = Field(200, description="updates between the checkpoints kept for the average")
+
+
+class RecipeError(ValueError):
+    """The recipe file cannot be used; the message says which line to change."""
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and validate a recipe.
+
+    Raises:
+        RecipeError: no such file, not YAML, or a field is missing, unknown or out of range.
+    """
+    try:
+        return Recipe.model_validate(yaml.safe_load(path.read_text("utf8")))
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from None
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        raise RecipeError(f"{path} is not a valid recipe:\n" + "\n".join(lines)) from None

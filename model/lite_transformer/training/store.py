@@ -1,0 +1,105 @@
+"""A run's folder: the resumable state, the checkpoints kept for averaging, the log of the curve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lite_transformer.checkpoint import CheckpointError, load_weights, read_weights, unique_weights
+from lite_transformer.files import staged_folder
+from lite_transformer.model import LiteTransformer
+
+
+class Progress(BaseModel):
+    """Where a run stands: the next update, and the next batch of which epoch."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    target_tokens: int = 0
+    seconds: float = 0.0
+
+
+class RunStore:
+    """Files of one run.
+
+    ``state/`` is replaced as a whole, so a kill at any moment leaves the previous or the new one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.log = folder / "log.jsonl"
+
+    def save_state(self, model: LiteTransformer, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+        """Everything needed to continue exactly."""
+        with staged_folder(self.state) as staging:
+            save_file(unique_weights(model), staging / "model.safetensors")
+            torch.save(optimizer.state_dict(), staging / "optimizer.pt")
+            (staging / "progress.json").write_text(progress.model_dump_json())
+
+    def load_state(self, model: LiteTransformer, optimizer: torch.optim.Optimizer) -> Progress:
+        """Continue a run, or start one where nothing was saved yet.
+
+        Raises:
+            CheckpointError: the saved state is damaged or belongs to another model.
+        """
+        if not self.state.exists():
+            return Progress()
+        path = self.state / "model.safetensors"
+        load_weights(model, read_weights(path), str(path))
+        try:
+            optimizer.load_state_dict(torch.load(self.state / "optimizer.pt", weights_only=True))
+            progress = Progress.model_validate_json((self.state / "progress.json").read_text())
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{self.state} is damaged ({error}); remove it to start again") from None
+        self._trim_log(progress.step)
+        return progress
+
+    def _trim_log(self, step: int) -> None:
+        """Forget lines written after the state was saved: they will be written again."""
+        if self.log.exists():
+            kept = [line for line in self.log.read_text().splitlines() if json.loads(line)["step"] <= step]
+            self.log.write_text("".join(f"{line}\n" for line in kept))
+
+    def keep(self, model: LiteTransformer, step: int, count: int) -> None:
+        """Keep this update's weights for the average, and only the last ``count`` such files."""
+        folder = self.folder / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"step-{step:08d}.safetensors"
+        partial = path.with_suffix(".partial")
+        save_file(unique_weights(model), partial)
+        partial.rename(path)
+        for old in self.kept()[:-count]:
+            old.unlink()
+
+    def kept(self) -> list[Path]:
+        """Checkpoints for the average, oldest first."""
+        return sorted((self.folder / "checkpoints").glob("step-*.safetensors"))
+
+    def append_log(self, entry: dict[str, Any]) -> None:
+        """Add one line to the run's curve."""
+        with self.log.open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+
+
+def average(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """Mean of several checkpoints' weights, summed in float64.
+
+    Raises:
+        CheckpointError: no checkpoint, or a damaged one.
+    """
+    if not paths:
+        raise CheckpointError("there is no checkpoint to average")
+    total: dict[str, Tensor] = {}
+    for path in paths:
+        for name, tensor in read_weights(path).items():
+            total[name] = total.get(name, torch.zeros((), dtype=torch.float64)) + tensor.double()
+    return {name: (tensor / len(paths)).float() for name, tensor in total.items()}

@@ -1,0 +1,133 @@
+"""The bundle's contract: one JSON that Python, Kotlin, Swift and C++ read alike.
+
+``lite-export schema`` prints its JSON Schema (docs/manifest.schema.json).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+StateKind = Literal["self_kv", "cross_kv", "cross_mask", "conv_window", "memory"]
+
+
+class Part(BaseModel):
+    """Base of the manifest's parts: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(Part):
+    """A file of the bundle; the path is relative to the manifest."""
+
+    path: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class TensorSpec(Part):
+    """A graph input or output. A named dimension is dynamic; equal names are equal sizes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Graph(Part):
+    """One callable of a format: ``encode`` or ``step``."""
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class StateTensor(Part):
+    """One tensor a decode carries from step to step.
+
+    ``output`` is the step graph's output that replaces it; None where a sentence never changes it
+    (cross-attention). ``initial`` fills it before the first token where the encoder does not produce it.
+    ``shape`` is the shape before the first token.
+    """
+
+    name: str
+    kind: StateKind
+    layer: int | None
+    dtype: str = "float32"
+    shape: tuple[int | str, ...]
+    output: str | None
+    initial: float | None
+    batch_axis: int = 0
+
+
+class FormatEntry(Part):
+    """One exported form of the model: its format, precision, files, graphs and state."""
+
+    format: Literal["onnx", "coreml", "executorch"]
+    precision: str
+    files: tuple[FileEntry, ...]
+    encode: Graph
+    step: Graph
+    state: tuple[StateTensor, ...]
+
+
+class TokenIds(Part):
+    """Special ids. ``start`` is what the decoder reads first."""
+
+    pad: int
+    eos: int
+    unk: int
+    start: int
+
+
+class Limits(Part):
+    """Most tokens the graphs accept, end-of-sentence included."""
+
+    max_source: int
+    max_target: int
+
+
+class Decoding(Part):
+    """Defaults of the search. The longest output is ``max_length_ratio * source tokens + max_length_extra``."""
+
+    beam: int = Field(4, ge=1)
+    length_penalty: float = 1.0
+    max_length_ratio: float = 2.0
+    max_length_extra: int = 10
+    no_repeat_ngram: int = Field(0, ge=0)
+
+
+class Text(Part):
+    """How text becomes tokens. ``replacements`` are applied, in order, before the tokenizer sees a sentence."""
+
+    tokenizer: str = "tokenizer.model"
+    replacements: dict[str, str] = {}
+
+
+class Card(Part):
+    """What the model is, for people and for release gates."""
+
+    model_id: str
+    task: str = "translation"
+    source_language: str
+    target_language: str
+    licence: str
+    training_data: tuple[str, ...]
+    scores: dict[str, float] = {}
+    parameters: int
+
+
+class Manifest(Part):
+    """The whole bundle."""
+
+    schema_version: int
+    producer: str
+    card: Card
+    vocabulary: int
+    tokens: TokenIds
+    limits: Limits
+    decoding: Decoding
+    text: Text
+    files: tuple[FileEntry, ...]
+    formats: tuple[FormatEntry, ...]

@@ -1,0 +1,32 @@
+"""The seam: what a runtime must offer so that search, parity and timing are written once above it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+# Named state tensors in manifest order; opaque to search. Each backend may hold its own array type behind it.
+State = dict[str, np.ndarray]
+
+
+class Session(Protocol):
+    """One loaded model. Sessions keep no sentence of their own: all state is in the argument.
+
+    Shapes: B rows (sentences x beams), S source tokens, V target vocabulary.
+    """
+
+    def encode(self, source: Int[np.ndarray, "B S"], mask: Bool[np.ndarray, "B S"]) -> State:
+        """Run the encoder once; the state before the first target token. ``mask`` is True at real tokens."""
+        ...
+
+    def step(
+        self, tokens: Int[np.ndarray, " B"], position: int, state: State
+    ) -> tuple[Float[np.ndarray, "B V"], State]:
+        """Advance one target position: logits of the next token, and the state that includes ``tokens``."""
+        ...
+
+    def reorder(self, state: State, rows: Int[np.ndarray, " N"]) -> State:
+        """The state whose row i is the old row ``rows[i]``: beam search's move, and its expansion B -> N."""
+        ...
