@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -20,16 +22,15 @@ class AdaptiveEmbedding(nn.Module):
         self.projections = nn.ModuleList()
         for i, (low, high) in enumerate(zip(self.bounds, self.bounds[1:], strict=False)):
             narrow = width // config.factor**i
-            self.bands.append(nn.Embedding(high - low, narrow))
-            self.projections.append(nn.Linear(narrow, width, bias=False))
-            nn.init.normal_(self.bands[i].weight, std=narrow**-0.5)
-            nn.init.xavier_uniform_(self.projections[i].weight)
+            band, projection = nn.Embedding(high - low, narrow), nn.Linear(narrow, width, bias=False)
+            nn.init.normal_(band.weight, std=narrow**-0.5)
+            nn.init.xavier_uniform_(projection.weight)
+            self.bands.append(band)
+            self.projections.append(projection)
 
     def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         out = torch.zeros(*tokens.shape, self.width, device=tokens.device)
-        for low, high, band, project in zip(
-            self.bounds, self.bounds[1:], self.bands, self.projections, strict=False
-        ):
+        for low, high, band, project in zip(self.bounds, self.bounds[1:], self.bands, self.projections, strict=False):
             inside = (tokens >= low) & (tokens < high)
             vectors = project(band((tokens - low).clamp(0, high - low - 1)))
             out = out + vectors * inside[..., None]
@@ -49,7 +50,8 @@ class AdaptiveProjection(nn.Module):
         self.classes = nn.Linear(table.width, len(table.bands) - 1, bias=False)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T V"]:
-        bands, projections = self.table.bands, self.table.projections
+        bands: Any = self.table.bands
+        projections: Any = self.table.projections
         words = x @ bands[0].weight.T
         head = torch.cat([words, self.classes(x)], dim=-1).log_softmax(-1)
         common = bands[0].num_embeddings

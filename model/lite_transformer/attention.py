@@ -53,7 +53,7 @@ class MultiHeadAttention(nn.Module):
         return self.output(context.transpose(1, 2).reshape(x.shape))
 
 
-def causal_bias(new: int, past: int, like: Tensor) -> Float[Tensor, "1 1 new past+new"]:
+def causal_bias(new: int, past: int, like: Tensor) -> Float[Tensor, "1 1 {new} {past}+{new}"]:
     """Hide every key that comes after its query, for ``new`` tokens that follow ``past`` cached ones."""
     rows = torch.arange(new, device=like.device)[:, None] + past
     columns = torch.arange(past + new, device=like.device)[None, :]

@@ -30,6 +30,8 @@ def unique_weights(model: LiteTransformer) -> dict[str, Tensor]:
 def write_model(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     """Write config and weights into an existing (staging) folder."""
     save_file({name: w.to("cpu", dtype).contiguous() for name, w in weights.items()}, folder / WEIGHTS)
+    # safetensors creates files for their owner alone; a model is meant to be shared.
+    (folder / WEIGHTS).chmod(0o644)
     (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
 
 

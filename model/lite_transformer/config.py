@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Convolution = Literal["lightweight", "dynamic"]
+Tying = Literal["shared", "tied", "untied"]
 
 
 class Frozen(BaseModel):
@@ -56,7 +58,7 @@ class ModelConfig(Frozen):
     target_vocab: int = Field(gt=4)
     encoder: StackConfig | None
     decoder: StackConfig
-    embeddings: Literal["shared", "tied", "untied"] = "shared"
+    embeddings: Tying = "shared"
     norm: Literal["pre", "post"] = "post"
     final_norm: bool = False
     padding: Literal["exact", "legacy"] = "exact"
@@ -79,10 +81,21 @@ class ModelConfig(Frozen):
             raise ValueError("shared embeddings need one vocabulary: source_vocab must equal target_vocab")
         if (self.encoder is not None) != (self.decoder.cross_heads > 0):
             raise ValueError("a decoder has cross_heads if, and only if, the model has an encoder")
+        if self.adaptive:
+            _check_adaptive(self.adaptive, self)
         for side, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
             if stack is not None:
                 _check_stack(side, stack, self.width)
         return self
+
+
+def _check_adaptive(adaptive: AdaptiveConfig, model: ModelConfig) -> None:
+    """Raise ValueError where the bands do not split the vocabulary of a language model."""
+    if model.encoder is not None:
+        raise ValueError("adaptive embeddings are for language models: encoder must be null")
+    bounds = (0, *adaptive.cutoffs, model.target_vocab)
+    if any(low >= high for low, high in itertools.pairwise(bounds)):
+        raise ValueError(f"adaptive: cutoffs {adaptive.cutoffs} must rise within target_vocab {model.target_vocab}")
 
 
 def _check_stack(side: str, stack: StackConfig, width: int) -> None:

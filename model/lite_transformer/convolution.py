@@ -17,7 +17,7 @@ class ConvolutionBranch(nn.Module):
     parameter; a *dynamic* one is predicted from the frame it is centred on. DropConnect
     (``weight_dropout``) acts on the softmaxed kernel.
 
-    Shapes: B batch, T frames, C channels, H heads, R channels a head, K taps, P = K - 1 frames of context.
+    Shapes: B batch, T frames, C channels, K taps, P = K - 1 frames of context, L = T + P frames with it.
     """
 
     def __init__(
@@ -79,9 +79,7 @@ class ConvolutionBranch(nn.Module):
             frames = frames * mask
         return frames
 
-    def _pad(
-        self, frames: Float[Tensor, "B T C"], window: Float[Tensor, "B P C"] | None
-    ) -> Float[Tensor, "B T+P C"]:
+    def _pad(self, frames: Float[Tensor, "B T C"], window: Float[Tensor, "B P C"] | None) -> Float[Tensor, "B L C"]:
         if not self.causal:
             return F.pad(frames, (0, 0, self.kernel // 2, self.kernel - 1 - self.kernel // 2))
         if window is None:
@@ -91,16 +89,16 @@ class ConvolutionBranch(nn.Module):
     def _drop_connect(self, taps: Tensor) -> Tensor:
         return F.dropout(taps, self.weight_dropout, self.training)
 
-    def _lightweight(self, padded: Float[Tensor, "B T+P C"]) -> Float[Tensor, "B T C"]:
+    def _lightweight(self, padded: Float[Tensor, "B L C"]) -> Float[Tensor, "B T C"]:
         width = padded.shape[-1]
+        assert self.taps is not None
         taps = self._drop_connect(self.taps.softmax(-1))
         taps = taps.repeat_interleave(width // self.heads, dim=0)[:, None, :]
         return F.conv1d(padded.transpose(1, 2), taps, groups=width).transpose(1, 2)
 
-    def _dynamic(
-        self, frames: Float[Tensor, "B T C"], padded: Float[Tensor, "B T+P C"]
-    ) -> Float[Tensor, "B T C"]:
+    def _dynamic(self, frames: Float[Tensor, "B T C"], padded: Float[Tensor, "B L C"]) -> Float[Tensor, "B T C"]:
         batch, time, width = frames.shape
+        assert self.predict is not None
         taps = self.predict(frames).view(batch, time, self.heads, 1, self.kernel)
         taps = self._drop_connect(taps.softmax(-1))
         spans = padded.unfold(1, self.kernel, 1).unflatten(2, (self.heads, width // self.heads))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lite_transformer.config import AdaptiveConfig, ModelConfig, StackConfig
+from lite_transformer.config import AdaptiveConfig, ModelConfig, StackConfig, Tying
 
 # fairseq name -> ours, inside a layer.
 _RENAMED = {
@@ -53,6 +53,8 @@ def config_from_args(args: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
     Raises:
         UnsupportedCheckpoint: an argument asks for something outside this architecture.
     """
+    if "decoder_embed_dim" not in args or not any(re.search(r"^decoder\.embed_tokens\.", name) for name in weights):
+        raise UnsupportedCheckpoint("it has no decoder_embed_dim or embed_tokens: no fairseq model with a decoder")
     for key, allowed in (("encoder_learned_pos", False), ("decoder_learned_pos", False), ("activation_fn", "relu"),
                          ("conv_linear", True), ("weight_softmax", True)):  # fmt: skip
         if args.get(key, allowed) != allowed:
@@ -120,7 +122,7 @@ def _flag(args: Mapping[str, Any], key: str) -> bool:
     return str(args.get(key, False)).lower() == "true"
 
 
-def _tying(args: Mapping[str, Any], weights: Mapping[str, Tensor], has_encoder: bool) -> str:
+def _tying(args: Mapping[str, Any], weights: Mapping[str, Tensor], has_encoder: bool) -> Tying:
     if "decoder.embed_out" in weights:
         return "untied"
     return "shared" if has_encoder and _flag(args, "share_all_embeddings") else "tied"
@@ -140,7 +142,7 @@ def _stack(args: Mapping[str, Any], side: str, width: int, cross: bool) -> Stack
         attention_width=int(attention[2]),
         attention_heads=int(attention[3]),
         ffn_width=int(args[f"{side}_ffn_embed_dim"]),
-        convolution=convolution[0],
+        convolution="dynamic" if convolution[0] == "dynamic" else "lightweight",
         convolution_heads=int(convolution[3]),
         # fairseq gives its lightweight branch no GLU whatever the flag says.
         glu=convolution[0] == "dynamic" and _flag(args, f"{side}_glu"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,9 +14,15 @@ def staged_folder(target: Path) -> Iterator[Path]:
     """A fresh folder that becomes ``target`` when the block ends well, and vanishes when it does not.
 
     Raises:
+        NotADirectoryError: ``target`` is a file.
         OSError: the parent folder cannot be written.
     """
+    # Resolved, so that a link keeps pointing at the new content, and "." has a name.
+    target = target.resolve()
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{target} is a file: choose another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
+    recover(target)
     staging = target.parent / f".{target.name}.{os.getpid()}.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
@@ -27,9 +33,25 @@ def staged_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def recover(target: Path) -> None:
+    """Finish what a kill between the two renames of an earlier ``staged_folder`` left undone."""
+    target = target.resolve()
+    old = _aside(target)
+    if old.exists() and not target.exists():
+        # Another process of the same run may do it first.
+        with suppress(FileNotFoundError):
+            old.rename(target)
+
+
+def _aside(target: Path) -> Path:
+    """Where the old content waits while the new one takes its place."""
+    return target.parent / f".{target.name}.old"
+
+
 def _replace(staging: Path, target: Path) -> None:
     """Put ``staging`` in the place of ``target``; a folder cannot be renamed over one that has files."""
-    old = target.parent / f".{target.name}.{os.getpid()}.old"
+    old = _aside(target)
+    shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     try:

@@ -135,6 +135,11 @@ class DecoderLayer(nn.Module):
         self.ffn = FeedForward(config.width, stack.ffn_width)
         self.ffn_residual = Residual(config)
 
+    def cross_memory(self, memory: Float[Tensor, "B S C"]) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, S, D) of the encoder's output, for cross-attention."""
+        assert self.cross is not None
+        return self.cross.memory(memory)
+
     def forward(
         self,
         x: Float[Tensor, "B T C"],

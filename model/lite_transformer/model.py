@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,14 +37,10 @@ class Encoder(nn.Module):
         self.scale = config.width**0.5
         self.positions = SinusoidalPositions(config.max_source, config.width, config.pad)
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(
-            EncoderLayer(config, config.encoder, i) for i in range(config.encoder.layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(config, config.encoder, i) for i in range(config.encoder.layers))
         self.norm = nn.LayerNorm(config.width) if config.final_norm else nn.Identity()
 
-    def forward(
-        self, source: Int[Tensor, "B S"], keep: Bool[Tensor, "B S"]
-    ) -> Float[Tensor, "B S C"]:
+    def forward(self, source: Int[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> Float[Tensor, "B S C"]:
         x = self.dropout(self.embedding(source) * self.scale + self.positions.of_mask(keep))
         bias = padding_bias(keep, x.dtype)
         for layer in self.layers:
@@ -61,24 +57,20 @@ class Decoder(nn.Module):
         self.scale = config.width**0.5
         self.positions = SinusoidalPositions(config.max_target, config.width, config.pad)
         self.dropout = nn.Dropout(config.dropout)
-        self.layers = nn.ModuleList(
-            DecoderLayer(config, config.decoder, i) for i in range(config.decoder.layers)
-        )
+        self.layers = nn.ModuleList(DecoderLayer(config, config.decoder, i) for i in range(config.decoder.layers))
         self.norm = nn.LayerNorm(config.width) if config.final_norm else nn.Identity()
         self.projection = projection
 
-    def start(
-        self, memory: Float[Tensor, "B S C"] | None, keep: Bool[Tensor, "B S"] | None
-    ) -> DecoderState:
+    def start(self, memory: Float[Tensor, "B S C"] | None, keep: Bool[Tensor, "B S"] | None) -> DecoderState:
         """The state before the first token; projects every layer's cross keys and values once."""
         empty: tuple[None, ...] = (None,) * len(self.layers)
         if memory is None or keep is None:
             return DecoderState(empty, empty, None)
-        cross = tuple(layer.cross.memory(memory) for layer in self.layers)
+        cross = tuple(cast("DecoderLayer", layer).cross_memory(memory) for layer in self.layers)
         return DecoderState(empty, cross, padding_bias(keep, memory.dtype))
 
     def forward(
-        self, tokens: Int[Tensor, "B T"], position: Int[Tensor, "1"], state: DecoderState
+        self, tokens: Int[Tensor, "B T"], position: Int[Tensor, " 1"], state: DecoderState
     ) -> tuple[Float[Tensor, "B T V"], DecoderState]:
         """Logits of the T tokens that stand at ``position`` and after, and the state that includes them."""
         x = self.embedding(tokens) * self.scale + self.positions.of_span(position, tokens.shape[1])
@@ -97,7 +89,7 @@ class LiteTransformer(nn.Module):
         super().__init__()
         self.config = config
         source, target, projection = _embeddings(config)
-        self.encoder = Encoder(config, source) if config.encoder else None
+        self.encoder = Encoder(config, source) if source is not None else None
         self.decoder = Decoder(config, target, projection)
 
     def encode(self, source: Int[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> DecoderState:
@@ -106,9 +98,7 @@ class LiteTransformer(nn.Module):
             raise ValueError("this model has no encoder: start its decoder without a source")
         return self.decoder.start(self.encoder(source, keep), keep)
 
-    def forward(
-        self, source: Int[Tensor, "B S"] | None, tokens: Int[Tensor, "B T"]
-    ) -> Float[Tensor, "B T V"]:
+    def forward(self, source: Int[Tensor, "B S"] | None, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         """Teacher-forced logits; padding in ``source`` is recognised by its token id."""
         state = self.decoder.start(None, None) if source is None else self.encode(source, source != self.config.pad)
         logits, _ = self.decoder(tokens, torch.zeros(1, dtype=torch.long, device=tokens.device), state)

@@ -23,6 +23,7 @@ class SinusoidalPositions(nn.Module):
         self.first = pad + 1
         self.pad = pad
         self.length = length
+        self.table: Tensor
         self.register_buffer("table", self._build(length + self.first, width), persistent=False)
 
     def _build(self, rows: int, width: int) -> Float[Tensor, "rows width"]:
@@ -38,6 +39,6 @@ class SinusoidalPositions(nn.Module):
         numbers = torch.where(keep, keep.long().cumsum(1) + self.pad, self.pad)
         return self.table[numbers]
 
-    def of_span(self, start: Int[Tensor, "1"], length: int) -> Float[Tensor, "1 time width"]:
+    def of_span(self, start: Int[Tensor, " 1"], length: int) -> Float[Tensor, "1 time width"]:
         """Positions ``start .. start + length`` of a sequence without padding before them."""
         return self.table[start + self.first + torch.arange(length, device=start.device)][None]

@@ -118,8 +118,19 @@ class Card(Part):
     parameters: int
 
 
+class Golden(Part):
+    """The reference that travels with the bundle, recorded by PyTorch at export.
+
+    ``sentences`` is a JSON list of lite_runtime.golden.GoldenSentence; ``steps`` a safetensors file of one
+    padded batch decoded step by step (lite_runtime.recording).
+    """
+
+    sentences: str
+    steps: str
+
+
 class Manifest(Part):
-    """The whole bundle."""
+    """The whole bundle. ``weights_sha256`` is the checkpoint's it was exported from."""
 
     schema_version: int
     producer: str
@@ -129,5 +140,7 @@ class Manifest(Part):
     limits: Limits
     decoding: Decoding
     text: Text
+    weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    golden: Golden
     files: tuple[FileEntry, ...]
     formats: tuple[FormatEntry, ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 State = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Session(Protocol):
     """One loaded model. Sessions keep no sentence of their own: all state is in the argument.
 

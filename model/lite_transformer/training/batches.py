@@ -30,9 +30,7 @@ class Batch:
         return Batch(self.source.to(device), self.decoder_input.to(device), self.labels.to(device))
 
 
-def epoch_indices(
-    corpora: Sequence[TokenPairs], repeats: Sequence[float], epoch: int, seed: int
-) -> np.ndarray:
+def epoch_indices(corpora: Sequence[TokenPairs], repeats: Sequence[float], epoch: int, seed: int) -> np.ndarray:
     """(corpus, sentence) rows of one epoch, shuffled, shape (N, 2)."""
     rng = np.random.default_rng((seed, epoch))
     rows = []

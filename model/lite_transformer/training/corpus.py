@@ -6,8 +6,10 @@ import gzip
 import lzma
 import re
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lite_transformer.training.recipe import Cleaning
 
@@ -26,7 +28,7 @@ def read_pairs(path: Path) -> Iterator[Pair]:
     Raises:
         CorpusError: no such file, not UTF-8, or a line without exactly one tab.
     """
-    opener = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
+    opener: Any = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
     try:
         with opener(path, "rt", encoding="utf8", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
@@ -36,8 +38,10 @@ def read_pairs(path: Path) -> Iterator[Pair]:
                 yield columns[0], columns[1]
     except FileNotFoundError:
         raise CorpusError(f"no data file {path}: pass its folder with --data") from None
-    except (lzma.LZMAError, gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+    except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path} is damaged or not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise CorpusError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def fingerprint(text: str) -> str:
@@ -47,7 +51,7 @@ def fingerprint(text: str) -> str:
 
 def held_out(paths: Iterable[Path]) -> frozenset[str]:
     """Fingerprints of both sides of every test sentence of three words or more."""
-    seen = set()
+    seen: set[str] = set()
     for path in paths:
         for pair in read_pairs(path):
             seen.update(f for f in map(fingerprint, pair) if f.count(" ") >= 2)
@@ -56,7 +60,7 @@ def held_out(paths: Iterable[Path]) -> frozenset[str]:
 
 def clean(pairs: Iterable[Pair], rules: Cleaning, forbidden: frozenset[str]) -> Iterator[Pair]:
     """Pairs worth training on: no duplicates, no test sentences, plausible lengths."""
-    seen = set()
+    seen: set[tuple[str, ...]] = set()
     for raw_source, raw_target in pairs:
         source, target = _SPACE.sub(" ", raw_source).strip(), _SPACE.sub(" ", raw_target).strip()
         marks = fingerprint(source), fingerprint(target)

@@ -25,10 +25,11 @@ from lite_transformer.model import LiteTransformer
 from lite_transformer.presets import preset
 from lite_transformer.training.allocator import keep_freed_memory
 from lite_transformer.training.batches import Batch, collate, epoch_batches
+from lite_transformer.training.corpus import CorpusError
 from lite_transformer.training.prepare import Prepared, Report, prepare
-from lite_transformer.training.recipe import Recipe
+from lite_transformer.training.recipe import Recipe, RecipeError
 from lite_transformer.training.schedule import learning_rate
-from lite_transformer.training.store import Progress, RunStore, average
+from lite_transformer.training.store import RunStore, average
 
 Metrics = dict[str, Any]
 # (model, tokenizer file, sources, references) -> sacreBLEU; injected, for search lives outside this package.
@@ -56,7 +57,7 @@ def train(
 
     Raises:
         Interrupted: SIGINT or SIGTERM arrived; state is saved.
-        CorpusError, CheckpointError: the data or the saved state cannot be used.
+        CorpusError, CheckpointError, RecipeError: the data, the saved state or the recipe cannot be used.
     """
     keep_freed_memory()
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
@@ -85,6 +86,8 @@ class _Run:
             bare.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
         )
         self.progress = self.store.load_state(bare, bare_optimizer)
+        if accelerator.is_main_process:
+            self.store.trim_log(self.progress.step)
         self.model: nn.Module
         self.model, self.optimizer = accelerator.prepare(bare, bare_optimizer)
         self.stop_asked = False
@@ -105,14 +108,14 @@ class _Run:
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         repeats = [c.repeat for c in self.recipe.train]
         tokens = self.recipe.batch_tokens // ranks
-        while self.progress.step < self.recipe.schedule.steps:
+        while not self._last():
             rows = epoch_batches(self.prepared.corpora, repeats, self.progress.epoch, self.recipe.seed, tokens)
-            while (last := (self.progress.batch + 1) * ranks) <= len(rows):
-                if self.progress.step >= self.recipe.schedule.steps:
-                    return
+            if len(rows) < ranks:
+                raise CorpusError(f"an epoch has {len(rows)} batches for {ranks} processes: lower batch_tokens")
+            while not self._last() and (last := (self.progress.batch + 1) * ranks) <= len(rows):
                 yield collate(rows[last - ranks + rank], self.prepared.corpora, self.config)
-                self.progress.batch += 1
-            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+            if not self._last():
+                self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
 
     def _update(self, batch: Batch) -> None:
         started = time.monotonic()
@@ -133,6 +136,7 @@ class _Run:
         tokens = int((batch.labels != self.config.pad).sum()) * self.accelerator.num_processes
         elapsed = time.monotonic() - started
         self.progress.step += 1
+        self.progress.batch += 1
         self.progress.target_tokens += tokens
         self.progress.seconds += elapsed
         if self.accelerator.is_main_process:
@@ -151,9 +155,9 @@ class _Run:
     def _after_update(self) -> None:
         step = self.progress.step
         if self.accelerator.is_main_process:
-            if step % self.recipe.average_every == 0:
+            if step % self.recipe.average_every == 0 or self._last():
                 self.store.keep(self._bare(), step, self.recipe.average)
-            if step % self.recipe.validate_every == 0 or step == self.recipe.schedule.steps:
+            if step % self.recipe.validate_every == 0 or self._last():
                 self._validate()
         stop = self._agreed(self.stop_asked)
         if stop or self._agreed(time.monotonic() - self.saved_at > self.recipe.save_minutes * 60):
@@ -170,9 +174,7 @@ class _Run:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            # The batch just done counts as done: the generator advances only when asked for the next.
-            done = self.progress.model_copy(update={"batch": self.progress.batch + 1})
-            self.store.save_state(self._bare(), self.optimizer, done)
+            self.store.save_state(self._bare(), self.optimizer, self.progress)
         self.saved_at = time.monotonic()
 
     def _bare(self) -> LiteTransformer:
@@ -193,7 +195,7 @@ class _Run:
         self.on_metrics(entry)
 
     def _last(self) -> bool:
-        return self.progress.step == self.recipe.schedule.steps
+        return self.progress.step >= self.recipe.schedule.steps
 
     @torch.no_grad()
     def _validation_nll(self, model: LiteTransformer) -> float:
@@ -223,6 +225,9 @@ class _Run:
 
 def _model_config(recipe: Recipe) -> ModelConfig:
     config = preset(recipe.preset).config
+    longest = min(config.max_source, config.max_target) - 1
+    if recipe.cleaning.max_tokens > longest:
+        raise RecipeError(f"cleaning.max_tokens must be at most {longest} for the preset {recipe.preset}")
     vocab = recipe.tokenizer.vocab
     dropout = config.dropout if recipe.dropout is None else recipe.dropout
     return config.model_copy(update={"source_vocab": vocab, "target_vocab": vocab, "dropout": dropout})

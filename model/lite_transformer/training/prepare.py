@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from lite_transformer.training.corpus import Pair, clean, held_out, read_pairs
+from lite_transformer.training.corpus import CorpusError, Pair, clean, held_out, read_pairs
 from lite_transformer.training.recipe import Corpus, Recipe, TokenizerRecipe
 
 Report = Callable[[str], None]
@@ -61,7 +61,7 @@ def prepare(recipe: Recipe, data: Path, work: Path, report: Report = print) -> P
         work: the run's folder.
 
     Raises:
-        CorpusError: a file is missing or damaged.
+        CorpusError: a file is missing or damaged, or there is too little text for the tokenizer.
     """
     folder = work / "data"
     key = _key(recipe, data)
@@ -87,19 +87,24 @@ def _key(recipe: Recipe, data: Path) -> dict[str, object]:
     files = [*(c.path for c in recipe.train), recipe.validation.path, *recipe.held_out]
     sizes = {name: (data / name).stat().st_size for name in files if (data / name).exists()}
     chosen = recipe.model_dump(mode="json", include={"seed", "tokenizer", "cleaning", "held_out"})
-    return {**chosen, "files": sizes}
+    return {**chosen, "files": sizes, "corpora": [[c.name, c.path] for c in recipe.train]}
 
 
 def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
-    forbidden = held_out([data / path for path in (*recipe.held_out, recipe.validation.path)])
+    tests = [data / path for path in (*recipe.held_out, recipe.validation.path)]
+    report(f"reading {len(tests)} test files, to keep their sentences out of training")
+    forbidden = held_out(tests)
+    count = len(recipe.train)
     texts: list[list[Pair]] = []
-    for corpus in recipe.train:
-        kept = list(clean(read_pairs(data / corpus.path), recipe.cleaning, forbidden))
-        report(f"{corpus.name}: {len(kept):,} pairs after cleaning")
-        texts.append(kept)
+    for number, corpus in enumerate(recipe.train, 1):
+        report(f"cleaning {corpus.name} ({number}/{count})")
+        texts.append(list(clean(read_pairs(data / corpus.path), recipe.cleaning, forbidden)))
+        report(f"{corpus.name}: {len(texts[-1]):,} pairs after cleaning")
+    report(f"training the tokenizer on up to {recipe.tokenizer.sentences:,} sentences")
     tokenizer = train_tokenizer(texts, recipe.tokenizer, folder / "tokenizer.model", recipe.seed)
     report(f"tokenizer: {tokenizer.get_piece_size()} pieces")
-    for corpus, pairs in zip(recipe.train, texts, strict=True):
+    for number, (corpus, pairs) in enumerate(zip(recipe.train, texts, strict=True), 1):
+        report(f"encoding {corpus.name} ({number}/{count})")
         marked = _with_unknowns(pairs, corpus, recipe)
         _save(folder / f"{corpus.name}.npz", _encode(marked, tokenizer, recipe.cleaning.max_tokens))
     validation = list(read_pairs(data / recipe.validation.path))
@@ -109,9 +114,24 @@ def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
 def train_tokenizer(
     texts: Sequence[Sequence[Pair]], recipe: TokenizerRecipe, path: Path, seed: int
 ) -> sentencepiece.SentencePieceProcessor:
-    """Train a joint unigram model on a sample of both sides; special ids are fairseq's 0 1 2 3."""
+    """Train a joint unigram model on a sample of both sides; special ids are fairseq's 0 1 2 3.
+
+    Raises:
+        CorpusError: no text, or too little for a vocabulary of this size.
+    """
     lines = [side for pairs in texts for pair in pairs for side in pair]
     sample = random.Random(seed).sample(lines, min(recipe.sentences, len(lines)))
+    if not sample:
+        raise CorpusError("no sentence is left after cleaning: look at the recipe's cleaning rules and held_out files")
+    try:
+        _train_unigram(sample, recipe, path)
+    except RuntimeError as error:
+        raise CorpusError(f"cannot train a tokenizer of {recipe.vocab} pieces on this text: {error}") from None
+    path.with_suffix(".vocab").unlink()
+    return sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+
+def _train_unigram(sample: Sequence[str], recipe: TokenizerRecipe, path: Path) -> None:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sample),
         model_prefix=str(path.with_suffix("")),
@@ -126,8 +146,6 @@ def train_tokenizer(
         unk_id=3,
         minloglevel=2,
     )
-    path.with_suffix(".vocab").unlink()
-    return sentencepiece.SentencePieceProcessor(model_file=str(path))
 
 
 def _with_unknowns(pairs: list[Pair], corpus: Corpus, recipe: Recipe) -> list[Pair]:
@@ -144,9 +162,7 @@ def _with_unknowns(pairs: list[Pair], corpus: Corpus, recipe: Recipe) -> list[Pa
     return marked
 
 
-def _encode(
-    pairs: Sequence[Pair], tokenizer: sentencepiece.SentencePieceProcessor, max_tokens: int
-) -> TokenPairs:
+def _encode(pairs: Sequence[Pair], tokenizer: sentencepiece.SentencePieceProcessor, max_tokens: int) -> TokenPairs:
     encoded = zip(*(tokenizer.encode([p[side] for p in pairs]) for side in (0, 1)), strict=True)
     kept = [(s, t) for s, t in encoded if 0 < len(s) <= max_tokens and 0 < len(t) <= max_tokens]
     return TokenPairs(*_flatten([s for s, _ in kept]), *_flatten([t for _, t in kept]))

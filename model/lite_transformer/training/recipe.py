@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from lite_transformer.config import Frozen
 
@@ -61,7 +61,7 @@ class Recipe(Frozen):
     source_language: str
     target_language: str
     seed: int = 1
-    train: tuple[Corpus, ...]
+    train: tuple[Corpus, ...] = Field(min_length=1)
     validation: Corpus
     held_out: tuple[str, ...] = Field((), description="test files whose sentences must not be trained on")
     tokenizer: TokenizerRecipe = TokenizerRecipe()
@@ -79,6 +79,15 @@ class Recipe(Frozen):
     save_minutes: float = 3.0
     average: int = Field(5, ge=1, description="checkpoints averaged at the end")
     average_every: int = Field(200, description="updates between the checkpoints kept for the average")
+
+    @field_validator("train")
+    @classmethod
+    def _own_names(cls, train: tuple[Corpus, ...]) -> tuple[Corpus, ...]:
+        names = [corpus.name for corpus in train]
+        # Each corpus is cached in a file of its name, beside one called "validation".
+        if len({*names, "validation"}) <= len(names) or any("/" in name for name in names):
+            raise ValueError(f"corpus names must differ, without '/', none 'validation': {', '.join(names)}")
+        return train
 
 
 class RecipeError(ValueError):

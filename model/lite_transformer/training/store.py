@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lite_transformer.checkpoint import CheckpointError, load_weights, read_weights, unique_weights
-from lite_transformer.files import staged_folder
+from lite_transformer.files import recover, staged_folder
 from lite_transformer.model import LiteTransformer
 
 
@@ -51,6 +52,7 @@ class RunStore:
         Raises:
             CheckpointError: the saved state is damaged or belongs to another model.
         """
+        recover(self.state)
         if not self.state.exists():
             return Progress()
         path = self.state / "model.safetensors"
@@ -58,16 +60,21 @@ class RunStore:
         try:
             optimizer.load_state_dict(torch.load(self.state / "optimizer.pt", weights_only=True))
             progress = Progress.model_validate_json((self.state / "progress.json").read_text())
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{self.state} is damaged ({error}); remove it to start again") from None
-        self._trim_log(progress.step)
         return progress
 
-    def _trim_log(self, step: int) -> None:
-        """Forget lines written after the state was saved: they will be written again."""
+    def trim_log(self, step: int) -> None:
+        """Forget lines written after the state of update ``step`` was saved: they will be written again.
+
+        One process only may call it.
+        """
         if self.log.exists():
-            kept = [line for line in self.log.read_text().splitlines() if json.loads(line)["step"] <= step]
-            self.log.write_text("".join(f"{line}\n" for line in kept))
+            # A line without its end was being written when the run was killed.
+            whole = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            partial = self.log.with_suffix(".partial")
+            partial.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
+            partial.rename(self.log)
 
     def keep(self, model: LiteTransformer, step: int, count: int) -> None:
         """Keep this update's weights for the average, and only the last ``count`` such files."""

@@ -1,0 +1,158 @@
+"""Is this installation fit for use? Facts about the machine, and checks that say what to do when one fails."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["ok", "absent", "broken"]
+DISTRIBUTION = "lite-export"
+# Installed by hand for some jobs, not by an extra of ours.
+_OTHER_PACKAGES = ("coremltools", "executorch")
+_PURPOSE = {
+    "onnx": "export to ONNX, run and check bundles",
+    "train": "train models",
+    "report": "draw training curves",
+    "coreml": "export to Core ML",
+    "executorch": "export to ExecuTorch",
+    "dev": "develop and test this project",
+}
+_SENTENCE = "The cat sleeps on the sofa."
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report. Only a required check that is not "ok" makes the installation unfit."""
+
+    name: str
+    status: Status
+    detail: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything ``lite-export doctor`` prints."""
+
+    machine: dict[str, str]
+    packages: dict[str, str | None]
+    checks: tuple[Check, ...]
+
+    @property
+    def healthy(self) -> bool:
+        return all(check.status == "ok" for check in self.checks if check.required)
+
+
+def diagnose() -> Diagnosis:
+    """Look at the machine, the packages, the extras, the shipped model and adb."""
+    names = sorted({name for needed in extras().values() for name in needed} | set(_OTHER_PACKAGES))
+    extra_checks = (_extra(name, needed) for name, needed in extras().items() if name)
+    return Diagnosis(
+        machine=machine(),
+        packages={name: version(name) for name in names},
+        checks=(required_packages(), model_works(), *extra_checks, adb()),
+    )
+
+
+def machine() -> dict[str, str]:
+    """Interpreter, platform, cores this process may use, and memory in GB where the system tells."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    facts = {
+        "lite-export": version(DISTRIBUTION) or "not installed",
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "platform": platform.platform(),
+        "cores": str(cores),
+    }
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
+    return facts
+
+
+def version(distribution: str) -> str | None:
+    """Installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def extras() -> dict[str, tuple[str, ...]]:
+    """Distributions each extra of ours asks for, as the installed metadata says; "" is what is always needed."""
+    try:
+        requirements = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for requirement in requirements:
+        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
+        name = re.match(r"[\w.-]+", requirement)
+        if name and name[0] != DISTRIBUTION:
+            found.setdefault(extra[1] if extra else "", []).append(name[0])
+    return {extra: tuple(names) for extra, names in found.items()}
+
+
+def extra_of(module: str) -> str | None:
+    """The extra that installs ``module`` (a dotted import name), or None."""
+    wanted = module.partition(".")[0].replace("_", "-").lower()
+    for extra, names in extras().items():
+        if extra and any(name.lower().removesuffix("-python") == wanted for name in names):
+            return extra
+    return None
+
+
+def required_packages() -> Check:
+    """Whether everything the base installation needs is there."""
+    missing = [name for name in extras().get("", ()) if version(name) is None]
+    if not extras():
+        return Check("packages", "broken", f"{DISTRIBUTION} is not installed: pip install {DISTRIBUTION}", True)
+    if missing:
+        return Check("packages", "broken", f"missing {', '.join(missing)}: pip install {DISTRIBUTION}", True)
+    return Check("packages", "ok", "all required packages are installed", True)
+
+
+def model_works(folder: Path | None = None) -> Check:
+    """Whether a model (the shipped one where None) is intact: it loads, and translates a sentence to something."""
+    from lite_export.loading import load_translator
+
+    try:
+        output = load_translator(folder).translate([_SENTENCE])[0].text
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        return Check("shipped model", "broken", f"{error}; reinstall {DISTRIBUTION}", True)
+    if not output.strip():
+        return Check("shipped model", "broken", f"translates to nothing; reinstall {DISTRIBUTION}", True)
+    return Check("shipped model", "ok", f"{_SENTENCE} -> {output}", True)
+
+
+def _extra(name: str, needed: tuple[str, ...]) -> Check:
+    missing = [package for package in needed if version(package) is None]
+    purpose = _PURPOSE.get(name, "")
+    if missing:
+        fix = f"pip install '{DISTRIBUTION}[{name}]'"
+        return Check(f"extra {name}", "absent", f"{purpose}; missing {', '.join(missing)}: {fix}")
+    return Check(f"extra {name}", "ok", purpose)
+
+
+def adb() -> Check:
+    """Whether Android's bridge is on the path or in the SDK."""
+    found = next(_adb_places(), None)
+    if found is None:
+        return Check("adb", "absent", "needed for Android phones only; install the SDK platform-tools")
+    return Check("adb", "ok", found)
+
+
+def _adb_places() -> Iterator[str]:
+    if found := shutil.which("adb"):
+        yield found
+    for variable in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
+        candidate = Path(os.environ.get(variable, "")) / "platform-tools" / "adb"
+        if os.environ.get(variable) and candidate.is_file():
+            yield str(candidate)

@@ -1,0 +1,166 @@
+"""Models by path: a model folder runs in PyTorch, a bundle in ONNX Runtime, and both translate alike."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lite_runtime.manifest import Card, Decoding, Limits, Text, TokenIds
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from lite_runtime.translator import Translator
+    from lite_transformer.config import ModelConfig
+    from lite_transformer.model import LiteTransformer
+    from lite_transformer.training.recipe import Recipe
+
+CARD, CONFIG, MANIFEST = "card.json", "config.json", "manifest.json"
+# Our training text has none of these: what a user types is brought to what the model has seen.
+REPLACEMENTS = {"’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ", "\u00ad": ""}
+
+
+class ModelError(ValueError):
+    """A path is no usable model; the message says what it should hold."""
+
+
+class ModelCard(Card):
+    """``card.json`` of a model folder: the card, and the defaults a bundle made from it will carry."""
+
+    decoding: Decoding = Decoding()
+    text: Text = Text()
+
+
+def shipped_model() -> Path:
+    """Folder of the En-Fr model that comes with this package.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    folder = Path(__file__).parent / "shipped" / "en-fr"
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"the shipped model is missing from {folder}; reinstall lite-export")
+    return folder
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether ``path`` is a bundle (True) or a PyTorch model folder (False).
+
+    Raises:
+        ModelError: it is neither.
+    """
+    if not path.exists():
+        raise ModelError(f"no model at {path}: name a model folder or a bundle with --model")
+    if (path / MANIFEST).is_file():
+        return True
+    if not (path / CONFIG).is_file():
+        raise ModelError(f"{path} is no model: it has neither {CONFIG} (PyTorch) nor {MANIFEST} (bundle)")
+    return False
+
+
+def load_card(path: Path) -> Card:
+    """The card of a model folder or a bundle.
+
+    Raises:
+        ModelError, BundleError: it has none, or it is not valid.
+    """
+    if is_bundle(path):
+        from lite_runtime.bundle import open_bundle
+
+        return open_bundle(path, verify=False).manifest.card
+    return load_model_card(path)
+
+
+def load_model_card(folder: Path) -> ModelCard:
+    """``card.json`` of a model folder.
+
+    Raises:
+        ModelError: there is none, or it is not valid.
+    """
+    path = folder / CARD
+    try:
+        return ModelCard.model_validate_json(path.read_text("utf8"))
+    except FileNotFoundError:
+        raise ModelError(f"{folder} has no {CARD}, which tells its languages; copy one from another model") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(f"{path}: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None
+
+
+def load_translator(path: Path | None = None, threads: int | None = None) -> Translator:
+    """Text to text with a model folder (PyTorch), a bundle (ONNX Runtime), or the shipped model (None).
+
+    Args:
+        threads: CPU threads; None leaves it to the runtime.
+
+    Raises:
+        ModelError, CheckpointError, TokenizerError, BundleError: the model cannot be used; the message has the fix.
+    """
+    path = path or shipped_model()
+    if is_bundle(path):
+        from lite_runtime.bundle import open_bundle
+
+        return open_bundle(path).translator(threads=threads)
+    return _torch_translator(path, threads)
+
+
+def _torch_translator(folder: Path, threads: int | None) -> Translator:
+    import torch
+    from lite_transformer.checkpoint import load_model
+
+    if threads:
+        torch.set_num_threads(threads)
+    # A model without a card (imported, or made by hand) translates with plain defaults.
+    card = load_model_card(folder) if (folder / CARD).exists() else None
+    decoding, text = (card.decoding, card.text) if card else (Decoding(), Text())
+    if not (folder / text.tokenizer).is_file():
+        raise ModelError(f"{folder} has no {text.tokenizer}: without its SentencePiece file no text can be translated")
+    return model_translator(load_model(folder), folder / text.tokenizer, decoding, text)
+
+
+def model_translator(model: LiteTransformer, tokenizer: Path, decoding: Decoding, text: Text) -> Translator:
+    """Text to text with a PyTorch model in memory and its SentencePiece file.
+
+    Raises:
+        ModelError: a language model, which has nothing to translate from.
+        TokenizerError: the file is damaged or belongs to another model.
+    """
+    from lite_runtime.tokenizer import SentencePieceTokenizer
+    from lite_runtime.translator import Translator
+
+    from lite_export.torch_session import TorchSession
+
+    if model.config.encoder is None:
+        raise ModelError("this is a language model: it has no encoder, so it cannot translate")
+    tokens = token_ids(model.config)
+    pieces = SentencePieceTokenizer(tokenizer, tokens, text.replacements)
+    return Translator(TorchSession(model), pieces, tokens, limits(model.config), decoding)
+
+
+def token_ids(config: ModelConfig) -> TokenIds:
+    """A model's special ids; its decoder reads eos first, as fairseq's does."""
+    return TokenIds(pad=config.pad, eos=config.eos, unk=config.unk, start=config.eos)
+
+
+def limits(config: ModelConfig) -> Limits:
+    """The longest sequences a model's position tables reach."""
+    return Limits(max_source=config.max_source, max_target=config.max_target)
+
+
+def write_trained_card(folder: Path, recipe: Recipe) -> None:
+    """Write ``card.json`` beside a freshly trained model: what its recipe tells."""
+    from lite_transformer.checkpoint import load_model
+
+    card = ModelCard(
+        model_id=recipe.name,
+        source_language=recipe.source_language,
+        target_language=recipe.target_language,
+        licence="; ".join(sorted({c.licence for c in recipe.train if c.licence})) or "unknown",
+        training_data=tuple(c.name for c in recipe.train),
+        parameters=sum(p.numel() for p in load_model(folder).parameters()),
+        text=Text(replacements=REPLACEMENTS),
+    )
+    staging = folder / f".{CARD}.{os.getpid()}.partial"
+    staging.write_text(json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n", "utf8")
+    staging.replace(folder / CARD)
