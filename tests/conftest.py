@@ -1,10 +1,14 @@
-"""What every test shares: one thread, and the golden models of the original system."""
+"""What every test shares: one thread, the golden models of the original system, a tiny model and its bundle."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from lite_export.bundle_writer import write_bundle
 from reference_models import Golden, load_golden
+from tiny_models import tiny_config, write_tiny_folder
 
 torch.set_num_threads(1)
 
@@ -19,3 +23,17 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 def golden_lm() -> Golden:
     """The language model of tests/golden."""
     return load_golden("lm_dynamic_adaptive")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with lightweight convolution."""
+    return write_tiny_folder(tmp_path_factory.mktemp("tiny") / "model", tiny_config())
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle exported from ``tiny_folder``. Read only: tests that change one copy it first."""
+    target = tmp_path_factory.mktemp("bundles") / "tiny"
+    write_bundle(tiny_folder, target)
+    return target

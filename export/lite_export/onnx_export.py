@@ -90,7 +90,7 @@ def _export_step(model: LiteTransformer, config: ModelConfig) -> ir.Model:
     dims = _dimensions(config)
     axes = [step_axes(spec) for spec in specs]
     state = tuple(
-        torch.zeros([_EXAMPLE.get(str(d), d) for d in shape]) for shape in (step_shape(spec) for spec in specs)
+        torch.zeros([d if isinstance(d, int) else _EXAMPLE[d] for d in step_shape(spec)]) for spec in specs
     )
     return _export(
         StepGraph(model),
@@ -154,9 +154,10 @@ def _check_axes(exported: ir.Model, inputs: list[str], axes: dict[str, object]) 
     for value in axes.values():
         asked.extend(value if isinstance(value, tuple) else [value])
     for name, dynamic in zip(inputs, asked, strict=True):
-        for axis in dynamic if isinstance(dynamic, dict) else ():
-            if isinstance(found[name][axis], int):
-                raise ExportError(f"axis {axis} of {name} was frozen at {found[name][axis]} during the export")
+        shape = found[name]
+        for axis in dynamic if shape is not None and isinstance(dynamic, dict) else ():
+            if isinstance(shape[axis], int):
+                raise ExportError(f"axis {axis} of {name} was frozen at {shape[axis]} during the export")
 
 
 def _share_transposes(graph: ir.Graph) -> None:
@@ -171,7 +172,7 @@ def _share_transposes(graph: ir.Graph) -> None:
             kept[array.shape, array.tobytes()] = value
             continue
         node = ir.node("Transpose", [source], {"perm": [1, 0]})
-        node.outputs[0].dtype, node.outputs[0].shape = value.dtype, value.shape
+        node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
         value.replace_all_uses_with(node.outputs[0])
         graph.initializers.pop(value.name or "")
         graph.insert_before(graph[0], [node])
@@ -216,7 +217,7 @@ class WeightPool:
                 offset=self._store(tensor.tobytes()),
                 length=tensor.nbytes,
                 dtype=tensor.dtype,
-                shape=ir.Shape(tensor.shape),
+                shape=ir.Shape(tensor.shape.numpy()),
                 name=name,
                 base_dir=self.path.parent,
             )

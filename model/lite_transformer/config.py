@@ -29,9 +29,9 @@ class StackConfig(Frozen):
     attention_heads: int = Field(gt=0)
     ffn_width: int = Field(gt=0)
     convolution: Convolution = "dynamic"
-    convolution_heads: int = Field(4, gt=0)
+    convolution_heads: int = Field(default=4, gt=0)
     glu: bool = True
-    cross_heads: int = Field(0, ge=0, description="heads of cross-attention; 0 for none")
+    cross_heads: int = Field(default=0, ge=0, description="heads of cross-attention; 0 for none")
 
     @property
     def layers(self) -> int:
@@ -63,11 +63,11 @@ class ModelConfig(Frozen):
     final_norm: bool = False
     padding: Literal["exact", "legacy"] = "exact"
     adaptive: AdaptiveConfig | None = None
-    dropout: float = Field(0.1, ge=0, lt=1)
-    attention_dropout: float = Field(0.0, ge=0, lt=1)
-    weight_dropout: float = Field(0.0, ge=0, lt=1)
-    max_source: int = Field(1024, gt=0)
-    max_target: int = Field(1024, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    weight_dropout: float = Field(default=0.0, ge=0, lt=1)
+    max_source: int = Field(default=1024, gt=0)
+    max_target: int = Field(default=1024, gt=0)
     bos: int = 0
     pad: int = 1
     eos: int = 2

@@ -10,6 +10,7 @@ import functools
 import importlib
 import itertools
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ class BytePairs:
         pieces = [symbol + _CONTINUED for symbol in inner]
         return (*pieces, last.removesuffix(_WORD_END))
 
-    def _rank(self, pair: tuple[str, str]) -> float:
-        return self._ranks.get(pair, float("inf"))
+    def _rank(self, pair: tuple[str, str]) -> int:
+        return self._ranks.get(pair, sys.maxsize)
 
 
 def _merged(symbols: Sequence[str], pair: tuple[str, str]) -> list[str]:

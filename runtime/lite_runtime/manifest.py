@@ -91,11 +91,16 @@ class Limits(Part):
 class Decoding(Part):
     """Defaults of the search. The longest output is ``max_length_ratio * source tokens + max_length_extra``."""
 
-    beam: int = Field(4, ge=1)
+    beam: int = Field(default=4, ge=1)
     length_penalty: float = 1.0
     max_length_ratio: float = 2.0
     max_length_extra: int = 10
-    no_repeat_ngram: int = Field(0, ge=0)
+    no_repeat_ngram: int = Field(default=0, ge=0)
+
+    def longest(self, source_tokens: int, limits: Limits) -> int:
+        """Most target tokens before eos for a source of that many tokens (eos included)."""
+        wanted = int(self.max_length_ratio * source_tokens) + self.max_length_extra
+        return min(wanted, limits.max_target - 1)
 
 
 class Text(Part):

@@ -159,11 +159,10 @@ def translate_golden(
     beam: int,
 ) -> list[list[Hypothesis]]:
     """The search that records golden sentences and that checks them."""
-    options = SearchOptions(beam=beam, nbest=beam, length_penalty=decoding.length_penalty)
-    longest = [
-        min(int(decoding.max_length_ratio * len(s)) + decoding.max_length_extra, limits.max_target - 1)
-        for s in sources
-    ]
+    options = SearchOptions(
+        beam=beam, nbest=beam, length_penalty=decoding.length_penalty, max_length=limits.max_target - 1
+    )
+    longest = [decoding.longest(len(source), limits) for source in sources]
     return search(session, sources, tokens, options, max_lengths=longest)
 
 

@@ -12,15 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from lite_runtime.filters import NEVER, Beams, Filter, ForcedPrefix, MaxLength, MinLength, NeverPad, NoRepeatNgram
 from lite_runtime.manifest import TokenIds
 from lite_runtime.session import Session, State
-
-NEVER = -np.inf
 
 
 class SearchError(ValueError):
@@ -73,26 +71,6 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
-class Beams:
-    """The live hypotheses of all unfinished sentences.
-
-    Shapes: N sentences, W hypotheses each (1 before the first token, then the beam), T tokens so far.
-    ``tokens`` begin with the start token; a hypothesis with ``totals`` of minus infinity is dead.
-    """
-
-    sentences: Int[np.ndarray, " N"]
-    limits: Int[np.ndarray, " N"]
-    totals: Float[np.ndarray, "N W"]
-    token_scores: Float[np.ndarray, "N W T"]
-    tokens: Int[np.ndarray, "N W T+1"]
-
-    @property
-    def length(self) -> int:
-        """Target tokens so far, the start token not counted."""
-        return self.tokens.shape[2] - 1
-
-
-@dataclass(frozen=True)
 class Candidates:
     """The best continuations of each sentence, best first: K of them, each a hypothesis and its next token."""
 
@@ -100,90 +78,6 @@ class Candidates:
     tokens: Int[np.ndarray, "N K"]
     scores: Float[np.ndarray, "N K"]
     totals: Float[np.ndarray, "N K"]
-
-
-@runtime_checkable
-class Filter(Protocol):
-    """Forbids tokens by setting their log-probability to minus infinity, in place."""
-
-    def apply(self, scores: Float[np.ndarray, "N W V"], beams: Beams) -> None: ...
-
-
-@dataclass(frozen=True)
-class NeverPad:
-    """Padding is no output."""
-
-    pad: int
-
-    def apply(self, scores: Float[np.ndarray, "N W V"], beams: Beams) -> None:
-        scores[..., self.pad] = NEVER
-
-
-@dataclass(frozen=True)
-class MinLength:
-    """No eos before ``tokens`` tokens, unless the sentence's own limit is lower."""
-
-    tokens: int
-    eos: int
-
-    def apply(self, scores: Float[np.ndarray, "N W V"], beams: Beams) -> None:
-        scores[beams.length < np.minimum(self.tokens, beams.limits), :, self.eos] = NEVER
-
-
-@dataclass(frozen=True)
-class NoRepeatNgram:
-    """No n-gram twice, the start token counting as a token; forced tokens are exempt, and so is eos.
-
-    Exempting eos differs from fairseq for n = 1 only, where it could never end a sentence: it starts with eos.
-    """
-
-    size: int
-    forced: int
-    eos: int
-
-    def apply(self, scores: Float[np.ndarray, "N W V"], beams: Beams) -> None:
-        if beams.length < self.forced or beams.length + 1 < self.size:
-            return
-        windows = np.lib.stride_tricks.sliding_window_view(beams.tokens, self.size, axis=2)
-        recent = beams.tokens[:, :, beams.length + 2 - self.size :]
-        seen = (windows[..., :-1] == recent[:, :, None, :]).all(-1) & (windows[..., -1] != self.eos)
-        row, beam, place = np.nonzero(seen)
-        scores[row, beam, windows[row, beam, place, -1]] = NEVER
-
-
-@dataclass(frozen=True)
-class ForcedPrefix:
-    """Nothing but the prefix's token while there is one."""
-
-    prefix: tuple[int, ...]
-
-    def apply(self, scores: Float[np.ndarray, "N W V"], beams: Beams) -> None:
-        if beams.length >= len(self.prefix):
-            return
-        token, vocabulary = self.prefix[beams.length], scores.shape[-1]
-        if not 0 <= token < vocabulary:
-            raise SearchError(f"prefix token {token} is outside the vocabulary of {vocabulary} tokens")
-        _only(scores, token)
-
-
-@dataclass(frozen=True)
-class MaxLength:
-    """Nothing but eos at the sentence's limit."""
-
-    eos: int
-
-    def apply(self, scores: Float[np.ndarray, "N W V"], beams: Beams) -> None:
-        full = beams.length >= beams.limits
-        if full.any():
-            ending = scores[full]
-            _only(ending, self.eos)
-            scores[full] = ending
-
-
-def _only(scores: Float[np.ndarray, "N W V"], token: int) -> None:
-    allowed = scores[..., token].copy()
-    scores[...] = NEVER
-    scores[..., token] = allowed
 
 
 class Finisher:
@@ -258,6 +152,7 @@ def search(
     while True:
         logits, state = session.step(beams.tokens[:, :, -1].ravel(), beams.length, state)
         scores = _log_softmax(logits, beams.length).reshape(*beams.totals.shape, -1)
+        _check_prefix(options.prefix, logits.shape[-1])
         _forbid(scores, beams, filters, tokens.eos)
         best = _best(scores, beams, 2 * options.beam)
         done = finisher.update(beams, best)
@@ -323,6 +218,12 @@ def _log_softmax(logits: Float[np.ndarray, "B V"], position: int) -> Float[np.nd
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
+def _check_prefix(prefix: tuple[int, ...], vocabulary: int) -> None:
+    for token in prefix:
+        if not 0 <= token < vocabulary:
+            raise SearchError(f"prefix token {token} is outside the vocabulary of {vocabulary} tokens")
+
+
 def _forbid(scores: Float[np.ndarray, "N W V"], beams: Beams, filters: list[Filter], eos: int) -> None:
     ending = scores[..., eos].copy()
     for rule in filters:
@@ -356,7 +257,7 @@ def _advance(
     row = np.nonzero(keep)[0][:, None]
     origin = best.beams[row, chosen]
     # Where too few go on, an ended one fills the place; it must never be continued.
-    totals = np.where(ended[row, chosen], np.float32(NEVER), best.totals[row, chosen])
+    totals = np.where(ended[row, chosen], NEVER, best.totals[row, chosen])
     following = Beams(
         sentences=beams.sentences[keep],
         limits=beams.limits[keep],

@@ -153,9 +153,9 @@ class Translator:
     def _max_length(self, source: Encoded, options: TranslateOptions, search_options: SearchOptions) -> int:
         if options.max_length is not None:
             return search_options.max_length
-        usual = int(self.decoding.max_length_ratio * len(source.ids) + self.decoding.max_length_extra)
+        usual = self.decoding.longest(len(source.ids), self.limits)
         least = max(1, search_options.min_length, len(search_options.prefix))
-        return max(least, min(usual, search_options.max_length))
+        return max(least, usual)
 
     def _run(
         self, batch: list[_Job], options: TranslateOptions, search_options: SearchOptions, prefix: Encoded

@@ -22,7 +22,7 @@ FAIRSEQ = GOLDEN / "mt_lightweight.fairseq_style.pt"
 
 
 def words(count: int, prefix: str) -> str:
-    return "".join(f"{prefix}{i} {100 - i}\n" for i in range(count))
+    return "".join(f"{prefix}{i} {1000 - i}\n" for i in range(count))
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 from lite_runtime.bpe_tokenizer import BytePairs, FairseqBpeTokenizer
 from lite_runtime.tokenizer import TokenizerError
 
-CODES = ["l o", "lo w</w>", "e r</w>", "n e", "ne w", "t h", "th e</w>", "i s</w>"]
+CODES = ["l o", "lo w</w>", "e r</w>", "n e", "ne w", "t h", "th e</w>", "i s</w>", "T h", "Th e</w>"]
+CODES += ["& q", "&q u", "&qu o", "&quo t", "&quot ;</w>", "@ -", "@- @</w>"]
 SOURCE = ["the", "low", "lo@@", "w@@", "er", "new@@", "er@@", "is", ".", ",", "&apos;s", "n@@", "The", "&quot;", "@-@"]
 TARGET = ["le", "bas", "nou@@", "veau", "est", ".", "l&apos;", "homme", "&quot;", "@-@"]
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]

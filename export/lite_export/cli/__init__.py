@@ -24,10 +24,11 @@ app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("schema", epilog=schema.EXAMPLES)(schema.schema)
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(asked: bool) -> bool:
     if asked:
         print(f"lite-export {importlib.metadata.version('lite-export')}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()

@@ -6,16 +6,17 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from itertools import islice
 from pathlib import Path
-from typing import IO, TextIO
+from typing import TextIO
 
 from lite_export.cli.errors import InputError
 
 _BLOCK = 1 << 16
 
 
-def chunks(stream: IO[bytes], name: str, size: int) -> Iterator[list[str]]:
+def chunks(stream: BufferedIOBase, name: str, size: int) -> Iterator[list[str]]:
     """Lines of a UTF-8 stream, in lists of at most ``size``, without waiting for lists to fill.
 
     Args:
@@ -32,12 +33,11 @@ def chunks(stream: IO[bytes], name: str, size: int) -> Iterator[list[str]]:
             number += len(chunk)
 
 
-def _blocks(stream: IO[bytes]) -> Iterator[list[bytes]]:
+def _blocks(stream: BufferedIOBase) -> Iterator[list[bytes]]:
     """Complete lines, as many as each read brings."""
     # read1 returns what a pipe holds now; iterating over the stream would wait for a full buffer.
-    read = getattr(stream, "read1", stream.read)
     pending: list[bytes] = []
-    while block := read(_BLOCK):
+    while block := stream.read1(_BLOCK):
         head, newline, tail = block.rpartition(b"\n")
         if newline:
             yield b"".join([*pending, head]).split(b"\n")

@@ -50,12 +50,10 @@ def parity(
     beam search. A breach names the first step and tensor that differ. Exit code 1 on a breach.
     """
     from lite_export.loading import shipped_model
-    from lite_export.reference import reference_session
 
     folder = model or shipped_model()
     with _opened(bundle, folder) as opened:
-        reference = None if recorded else reference_session(opened, folder)
-        report = _climb(opened, reference, sentences)
+        report = _climb(opened, None if recorded else _pytorch(opened, folder), sentences)
     _print(report)
     if json_file:
         json_file.write_text(report.model_dump_json(indent=2) + "\n", "utf8")
@@ -79,6 +77,13 @@ def _opened(bundle: Path | None, model: Path) -> Iterator[Bundle]:
         with Console(stderr=True).status("no bundle given: exporting the model to a temporary folder"):
             write_bundle(model, target)
         yield open_bundle(target)
+
+
+def _pytorch(bundle: Bundle, folder: Path) -> Session:
+    # Imported only here: with --recorded no PyTorch need be installed.
+    from lite_export.reference import reference_session
+
+    return reference_session(bundle, folder)
 
 
 def _climb(bundle: Bundle, reference: Session | None, sentences: int | None) -> ParityReport:

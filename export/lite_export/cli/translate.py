@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -100,6 +101,7 @@ def _input(text: str | None, path: Path | None, size: int) -> Iterator[tuple[Ite
     elif path is None or str(path) == "-":
         if sys.stdin.isatty():
             print("reading standard input; end with Ctrl-D", file=sys.stderr)
+        assert isinstance(sys.stdin.buffer, BufferedIOBase)
         yield chunks(sys.stdin.buffer, "standard input", size), None
     else:
         with path.open("rb") as stream:
@@ -115,7 +117,7 @@ def _checked(text: str) -> str:
     return text
 
 
-def _count_lines(stream: IO[bytes]) -> int:
+def _count_lines(stream: BufferedIOBase) -> int:
     lines = sum(1 for _ in stream)
     stream.seek(0)
     return lines

@@ -47,6 +47,8 @@ def bucket(
     rows: np.ndarray, corpora: Sequence[TokenPairs], batch_tokens: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Group rows of like length into batches of at most ``batch_tokens`` padded tokens on either side."""
+    if not len(rows):
+        return []
     lengths = [c.lengths() for c in corpora]
     source = np.array([lengths[c][0][i] for c, i in rows]) + 1
     target = np.array([lengths[c][1][i] for c, i in rows]) + 1
@@ -70,7 +72,7 @@ def _cut(order: np.ndarray, source: np.ndarray, target: np.ndarray, limit: int) 
 
 def collate(rows: np.ndarray, corpora: Sequence[TokenPairs], config: ModelConfig) -> Batch:
     """Token ids of a batch."""
-    pairs = [corpora[c].pair(i) for c, i in rows]
+    pairs = [[side.tolist() for side in corpora[c].pair(i)] for c, i in rows.tolist()]
     return Batch(
         source=_pad([[*s, config.eos] for s, _ in pairs], config.pad),
         decoder_input=_pad([[config.eos, *t] for _, t in pairs], config.pad),
@@ -81,7 +83,7 @@ def collate(rows: np.ndarray, corpora: Sequence[TokenPairs], config: ModelConfig
 def _pad(sentences: Sequence[Sequence[int]], pad: int) -> Int[Tensor, "B L"]:
     padded = torch.full((len(sentences), max(map(len, sentences))), pad, dtype=torch.long)
     for row, sentence in enumerate(sentences):
-        padded[row, : len(sentence)] = torch.as_tensor(np.asarray(sentence))
+        padded[row, : len(sentence)] = torch.as_tensor(sentence)
     return padded
 
 

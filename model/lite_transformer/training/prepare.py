@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import random
 import shutil
@@ -124,17 +125,18 @@ def train_tokenizer(
     if not sample:
         raise CorpusError("no sentence is left after cleaning: look at the recipe's cleaning rules and held_out files")
     try:
-        _train_unigram(sample, recipe, path)
+        path.write_bytes(_train_unigram(sample, recipe))
     except RuntimeError as error:
         raise CorpusError(f"cannot train a tokenizer of {recipe.vocab} pieces on this text: {error}") from None
-    path.with_suffix(".vocab").unlink()
     return sentencepiece.SentencePieceProcessor(model_file=str(path))
 
 
-def _train_unigram(sample: Sequence[str], recipe: TokenizerRecipe, path: Path) -> None:
+def _train_unigram(sample: Sequence[str], recipe: TokenizerRecipe) -> bytes:
+    # Written to memory: given a file name, SentencePiece stores it inside the model.
+    model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sample),
-        model_prefix=str(path.with_suffix("")),
+        model_writer=model,
         vocab_size=recipe.vocab,
         model_type="unigram",
         character_coverage=recipe.coverage,
@@ -146,6 +148,7 @@ def _train_unigram(sample: Sequence[str], recipe: TokenizerRecipe, path: Path) -
         unk_id=3,
         minloglevel=2,
     )
+    return model.getvalue()
 
 
 def _with_unknowns(pairs: list[Pair], corpus: Corpus, recipe: Recipe) -> list[Pair]:

@@ -19,7 +19,7 @@ class Corpus(Frozen):
 
     name: str
     path: str
-    repeat: float = Field(1.0, gt=0)
+    repeat: float = Field(default=1.0, gt=0)
     licence: str = ""
 
 
@@ -27,7 +27,7 @@ class TokenizerRecipe(Frozen):
     """A joint unigram SentencePiece model."""
 
     vocab: int = 8000
-    sentences: int = Field(600_000, description="sampled sentences it is trained on")
+    sentences: int = Field(default=600_000, description="sampled sentences it is trained on")
     coverage: float = 0.9997
 
 
@@ -39,7 +39,7 @@ class Cleaning(Frozen):
     min_ratio: float = 0.4
     max_ratio: float = 2.5
     unknown_rate: float = Field(
-        0.02, description="share of pairs that get an unknown symbol on both sides, to learn to copy it"
+        default=0.02, description="share of pairs that get an unknown symbol on both sides, to learn to copy it"
     )
 
 
@@ -63,22 +63,22 @@ class Recipe(Frozen):
     seed: int = 1
     train: tuple[Corpus, ...] = Field(min_length=1)
     validation: Corpus
-    held_out: tuple[str, ...] = Field((), description="test files whose sentences must not be trained on")
+    held_out: tuple[str, ...] = Field(default=(), description="test files whose sentences must not be trained on")
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     cleaning: Cleaning = Cleaning()
     schedule: Schedule
-    batch_tokens: int = Field(2048, description="padded target tokens a batch, all processes together")
+    batch_tokens: int = Field(default=2048, description="padded target tokens a batch, all processes together")
     label_smoothing: float = 0.1
-    dropout: float | None = Field(None, ge=0, lt=1, description="instead of the preset's")
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="instead of the preset's")
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     precision: Literal["no", "bf16"] = "no"
     validate_every: int = 500
-    bleu_every: int = Field(0, description="updates between validations by sacreBLEU; 0 for never")
+    bleu_every: int = Field(default=0, description="updates between validations by sacreBLEU; 0 for never")
     bleu_sentences: int = 200
     save_minutes: float = 3.0
-    average: int = Field(5, ge=1, description="checkpoints averaged at the end")
-    average_every: int = Field(200, description="updates between the checkpoints kept for the average")
+    average: int = Field(default=5, ge=1, description="checkpoints averaged at the end")
+    average_every: int = Field(default=200, description="updates between the checkpoints kept for the average")
 
     @field_validator("train")
     @classmethod

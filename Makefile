@@ -1,0 +1,38 @@
+# Two commands matter: `make demo` (set up, export, check, translate) and `make test` (set up, pass the tests).
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+MODEL = export/lite_export/shipped/en-fr
+BUNDLE = bundles/phone-en-fr
+
+.PHONY: demo test lint benchmark clean
+
+demo: $(READY)
+	$(BIN)/lite-export export $(MODEL) --output $(BUNDLE)
+	$(BIN)/lite-export parity $(BUNDLE) --model $(MODEL)
+	$(BIN)/lite-export translate --model $(BUNDLE) "Good morning, my friend."
+	$(BIN)/lite-export translate --model $(BUNDLE) "I would like a cup of coffee, please."
+	$(BIN)/lite-export translate --model $(BUNDLE) "The museum is closed on Mondays, but the garden is open."
+	@echo "the bundle for the apps: $(CURDIR)/$(BUNDLE)"
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(READY)
+	$(BIN)/python benchmarks/cached_decode.py
+
+# torch first, by itself: a resolver that meets it among others may choose a build with gigabytes of CUDA.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) bundles build *.egg-info

@@ -1,0 +1,72 @@
+"""The doctor on a healthy installation, and on a sick one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import lite_export.loading
+import pytest
+from lite_export.cli import app
+from lite_export.doctor import adb, extra_of, extras, machine, model_works, version
+from typer.testing import CliRunner
+
+runner = CliRunner()
+
+
+def test_this_installation_is_healthy() -> None:
+    result = runner.invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["healthy"]
+    assert found["packages"]["torch"] == version("torch")
+    statuses = {check["name"]: check["status"] for check in found["checks"]}
+    assert statuses["shipped model"] == statuses["packages"] == statuses["extra onnx"] == "ok"
+
+
+def test_a_truncated_shipped_model_is_found(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    os.truncate(broken / "model.safetensors", 1000)
+    monkeypatch.setattr(lite_export.loading, "shipped_model", lambda: broken)
+    result = runner.invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "broken" in result.stdout
+    assert "truncated" in result.stdout
+
+
+def test_a_model_that_loads_and_translates_is_ok(tiny_folder: Path) -> None:
+    assert model_works(tiny_folder).status == "ok"
+
+
+def test_a_missing_model_names_the_fix(tmp_path: Path) -> None:
+    check = model_works(tmp_path / "none")
+    assert check.status == "broken"
+    assert "reinstall" in check.detail
+
+
+def test_extras_come_from_the_metadata() -> None:
+    assert "onnxruntime" in extras()["onnx"]
+    assert "torch" in extras()[""]
+    assert extra_of("onnxruntime.capi") == "onnx"
+    assert extra_of("onnx_ir") == "onnx"
+    assert extra_of("json") is None
+
+
+def test_machine_facts() -> None:
+    facts = machine()
+    assert int(facts["cores"]) >= 1
+    assert facts["memory"].endswith(" GB")
+
+
+def test_adb_is_found_in_the_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ANDROID_HOME", raising=False)
+    monkeypatch.delenv("ANDROID_SDK_ROOT", raising=False)
+    assert adb().status == "absent"
+    program = tmp_path / "sdk" / "platform-tools" / "adb"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.setenv("ANDROID_HOME", str(tmp_path / "sdk"))
+    assert adb().detail == str(program)
