@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+
 from lite_export.bundle_writer import write_bundle
 from lite_export.loading import shipped_model
 from lite_export.torch_session import TorchSession

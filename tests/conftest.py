@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from lite_export.bundle_writer import write_bundle
 from reference_models import Golden, load_golden
 from tiny_models import tiny_config, write_tiny_folder

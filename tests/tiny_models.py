@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+
 from lite_export.bundle_writer import SENTENCES
 from lite_export.loading import REPLACEMENTS, ModelCard, shipped_model
 from lite_runtime.manifest import Decoding, Text

@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from lite_export.graphs import state_specs
+from lite_export.loading import ModelCard, load_model_card
+from lite_export.onnx_export import ExportError, export_onnx
+from lite_export.torch_session import TorchSession
 from lite_runtime.golden import GOLDEN_BEAM, GoldenHypothesis, GoldenSentence, dump_golden
 from lite_runtime.manifest import (
     SCHEMA_VERSION,
@@ -29,11 +33,6 @@ from lite_transformer.checkpoint import TOKENIZER, WEIGHTS, load_model
 from lite_transformer.config import ModelConfig
 from lite_transformer.files import staged_folder
 from lite_transformer.model import LiteTransformer
-
-from lite_export.graphs import state_specs
-from lite_export.loading import ModelCard, load_model_card
-from lite_export.onnx_export import ExportError, export_onnx
-from lite_export.torch_session import TorchSession
 
 Report = Callable[[str], None]
 FORMATS = ("onnx",)
@@ -152,9 +151,7 @@ def _write_golden(model: LiteTransformer, card: ModelCard, staging: Path, senten
     return Golden(sentences="golden/sentences.json", steps="golden/steps.safetensors")
 
 
-def _record_steps(
-    session: TorchSession, golden: Sequence[GoldenSentence], tokens: TokenIds, path: Path
-) -> None:
+def _record_steps(session: TorchSession, golden: Sequence[GoldenSentence], tokens: TokenIds, path: Path) -> None:
     """Record the sentences nearest to the wanted length: a batch padded on one side at least."""
     nearest = sorted(golden, key=lambda g: abs(len(g.greedy.tokens) - _RECORDED_TOKENS))
     chosen = [nearest[0], next((g for g in nearest if len(g.source) != len(nearest[0].source)), nearest[1])]

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -18,13 +19,16 @@ DISTRIBUTION = "lite-export"
 # Installed by hand for some jobs, not by an extra of ours.
 _OTHER_PACKAGES = ("coremltools", "executorch")
 _PURPOSE = {
-    "onnx": "export to ONNX, run and check bundles",
+    "torch": "run model folders, the shipped one among them",
+    "onnx": "run bundles",
+    "export": "export to ONNX and check parity",
     "train": "train models",
+    "fairseq": "translate with imported models",
     "report": "draw training curves",
-    "coreml": "export to Core ML",
-    "executorch": "export to ExecuTorch",
     "dev": "develop and test this project",
 }
+# Where a module is not called as its distribution.
+_MODULES = {"pyyaml": "yaml", "vl-convert-python": "vl_convert"}
 _SENTENCE = "The cat sleeps on the sofa."
 
 
@@ -53,7 +57,7 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at the machine, the packages, the extras, the shipped model and adb."""
-    names = sorted({name for needed in extras().values() for name in needed} | set(_OTHER_PACKAGES))
+    names = sorted({*chain.from_iterable(extras().values()), *_OTHER_PACKAGES})
     extra_checks = (_extra(name, needed) for name, needed in extras().items() if name)
     return Diagnosis(
         machine=machine(),
@@ -85,8 +89,8 @@ def version(distribution: str) -> str | None:
 
 
 @cache
-def extras() -> dict[str, tuple[str, ...]]:
-    """Distributions each extra of ours asks for, as the installed metadata says; "" is what is always needed."""
+def _declared() -> dict[str, tuple[str, ...]]:
+    """Requirements of each extra as written in the installed metadata; "" is what is always needed."""
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
@@ -94,17 +98,32 @@ def extras() -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for requirement in requirements:
         extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
-        name = re.match(r"[\w.-]+", requirement)
-        if name and name[0] != DISTRIBUTION:
+        name = re.match(r"[\w.-]+(\[[\w,-]+\])?", requirement)
+        if name:
             found.setdefault(extra[1] if extra else "", []).append(name[0])
     return {extra: tuple(names) for extra, names in found.items()}
 
 
+def extras() -> dict[str, tuple[str, ...]]:
+    """Distributions each of our extras needs, those of the extras it includes too; "" is what is always needed."""
+    return {extra: tuple(_expanded(extra)) for extra in _declared()}
+
+
+def _expanded(extra: str) -> Iterator[str]:
+    for name in _declared()[extra]:
+        distribution, _, included = name.rstrip("]").partition("[")
+        if distribution != DISTRIBUTION:
+            yield distribution
+            continue
+        for other in included.split(","):
+            yield from _expanded(other)
+
+
 def extra_of(module: str) -> str | None:
-    """The extra that installs ``module`` (a dotted import name), or None."""
-    wanted = module.partition(".")[0].replace("_", "-").lower()
-    for extra, names in extras().items():
-        if extra and any(name.lower().removesuffix("-python") == wanted for name in names):
+    """The smallest extra that installs ``module`` (a dotted import name), or None."""
+    wanted = module.partition(".")[0]
+    for extra, names in _declared().items():
+        if extra and wanted in (_MODULES.get(name.lower(), name.replace("-", "_")) for name in names):
             return extra
     return None
 
@@ -123,9 +142,12 @@ def model_works(folder: Path | None = None) -> Check:
     """Whether a model (the shipped one where None) is intact: it loads, and translates a sentence to something."""
     from lite_export.loading import load_translator
 
+    if version("torch") is None:
+        fix = f"pip install '{DISTRIBUTION}[torch]'"
+        return Check("shipped model", "absent", f"not checked: it needs PyTorch ({fix})")
     try:
         output = load_translator(folder).translate([_SENTENCE])[0].text
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         return Check("shipped model", "broken", f"{error}; reinstall {DISTRIBUTION}", True)
     if not output.strip():
         return Check("shipped model", "broken", f"translates to nothing; reinstall {DISTRIBUTION}", True)

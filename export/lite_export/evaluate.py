@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lite_runtime.manifest import Decoding, Text
+from lite_export.loading import REPLACEMENTS, model_translator, token_ids
+
+if TYPE_CHECKING:
+    from lite_transformer.model import LiteTransformer
+from lite_runtime.manifest import Decoding
+from lite_runtime.tokenizer import SentencePieceTokenizer
 from lite_runtime.translator import TranslateOptions, Translator
-from lite_transformer.model import LiteTransformer
 from lite_transformer.training.corpus import CorpusError, read_pairs
-
-from lite_export.loading import REPLACEMENTS, model_translator
 
 # French references mix curly and straight quotes, no-break and plain spaces: a difference of typing, not of meaning.
 _PLAIN = str.maketrans(
@@ -130,6 +133,6 @@ def evaluate(
 
 def validation_bleu(model: LiteTransformer, tokenizer: Path, sources: list[str], references: list[str]) -> float:
     """Greedy sacreBLEU of a model in training (``lite_transformer.training.loop.ScoreBleu``)."""
-    translator = model_translator(model, tokenizer, Decoding(), Text(replacements=REPLACEMENTS))
-    translations = translator.translate(sources, TranslateOptions(beam=1), batch_size=32)
+    pieces = SentencePieceTokenizer(tokenizer, token_ids(model.config), REPLACEMENTS)
+    translations = model_translator(model, pieces, Decoding()).translate(sources, TranslateOptions(beam=1), 32)
     return score([t.text for t in translations], references)[0].bleu

@@ -6,13 +6,13 @@ target token over a flat, ordered list of state tensors. Names and order of that
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
 from lite_runtime.manifest import StateTensor
 from lite_transformer.config import ModelConfig
 from lite_transformer.layers import MixerState
 from lite_transformer.model import DecoderState, LiteTransformer
-from torch import Tensor, nn
 
 
 def state_specs(config: ModelConfig) -> tuple[StateTensor, ...]:
@@ -108,8 +108,6 @@ class StepGraph(nn.Module):
         self.config = model.config
         self.changing = sum(s.output is not None for s in state_specs(model.config))
 
-    def forward(
-        self, tokens: Int[Tensor, " B"], position: Int[Tensor, "1"], *state: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(self, tokens: Int[Tensor, " B"], position: Int[Tensor, 1], *state: Tensor) -> tuple[Tensor, ...]:
         logits, new = self.decoder(tokens[:, None], position, unflatten(self.config, list(state)))
         return logits[:, 0], *flatten(new)[: self.changing]

@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lite_runtime.manifest import Card, Decoding, Limits, Text, TokenIds
 from pydantic import ValidationError
 
+from lite_runtime.manifest import Card, Decoding, Limits, Text, TokenIds
+
 if TYPE_CHECKING:
+    from lite_runtime.tokenizer import Tokenizer
     from lite_runtime.translator import Translator
     from lite_transformer.config import ModelConfig
     from lite_transformer.model import LiteTransformer
@@ -107,6 +109,7 @@ def load_translator(path: Path | None = None, threads: int | None = None) -> Tra
 
 def _torch_translator(folder: Path, threads: int | None) -> Translator:
     import torch
+
     from lite_transformer.checkpoint import load_model
 
     if threads:
@@ -114,28 +117,34 @@ def _torch_translator(folder: Path, threads: int | None) -> Translator:
     # A model without a card (imported, or made by hand) translates with plain defaults.
     card = load_model_card(folder) if (folder / CARD).exists() else None
     decoding, text = (card.decoding, card.text) if card else (Decoding(), Text())
-    if not (folder / text.tokenizer).is_file():
-        raise ModelError(f"{folder} has no {text.tokenizer}: without its SentencePiece file no text can be translated")
-    return model_translator(load_model(folder), folder / text.tokenizer, decoding, text)
+    model = load_model(folder)
+    return model_translator(model, _tokenizer(folder, text, token_ids(model.config)), decoding)
 
 
-def model_translator(model: LiteTransformer, tokenizer: Path, decoding: Decoding, text: Text) -> Translator:
-    """Text to text with a PyTorch model in memory and its SentencePiece file.
+def _tokenizer(folder: Path, text: Text, tokens: TokenIds) -> Tokenizer:
+    """The SentencePiece file of our models, or the BPE vocabulary of imported ones."""
+    from lite_runtime.bpe_tokenizer import VOCABULARY, FairseqBpeTokenizer
+    from lite_runtime.tokenizer import SentencePieceTokenizer
+
+    if (folder / text.tokenizer).is_file():
+        return SentencePieceTokenizer(folder / text.tokenizer, tokens, text.replacements)
+    if (folder / VOCABULARY).is_file():
+        return FairseqBpeTokenizer(folder)
+    raise ModelError(f"{folder} has no {text.tokenizer} or {VOCABULARY}: without its vocabulary nothing can be read")
+
+
+def model_translator(model: LiteTransformer, tokenizer: Tokenizer, decoding: Decoding) -> Translator:
+    """Text to text with a PyTorch model in memory.
 
     Raises:
         ModelError: a language model, which has nothing to translate from.
-        TokenizerError: the file is damaged or belongs to another model.
     """
-    from lite_runtime.tokenizer import SentencePieceTokenizer
-    from lite_runtime.translator import Translator
-
     from lite_export.torch_session import TorchSession
+    from lite_runtime.translator import Translator
 
     if model.config.encoder is None:
         raise ModelError("this is a language model: it has no encoder, so it cannot translate")
-    tokens = token_ids(model.config)
-    pieces = SentencePieceTokenizer(tokenizer, tokens, text.replacements)
-    return Translator(TorchSession(model), pieces, tokens, limits(model.config), decoding)
+    return Translator(TorchSession(model), tokenizer, token_ids(model.config), limits(model.config), decoding)
 
 
 def token_ids(config: ModelConfig) -> TokenIds:

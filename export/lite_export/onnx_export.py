@@ -18,14 +18,14 @@ from pathlib import Path
 import jaxtyping
 import onnx_ir as ir
 import torch
-from lite_runtime.manifest import Graph, StateTensor, TensorSpec
-from lite_transformer.config import ModelConfig
-from lite_transformer.model import LiteTransformer
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.export import Dim
 
 from lite_export.graphs import EncodeGraph, StepGraph, state_specs
+from lite_runtime.manifest import Graph, StateTensor, TensorSpec
+from lite_transformer.config import ModelConfig
+from lite_transformer.model import LiteTransformer
 
 OPSET = 20
 WEIGHTS = "weights.bin"
@@ -89,9 +89,7 @@ def _export_step(model: LiteTransformer, config: ModelConfig) -> ir.Model:
     specs = state_specs(config)
     dims = _dimensions(config)
     axes = [step_axes(spec) for spec in specs]
-    state = tuple(
-        torch.zeros([d if isinstance(d, int) else _EXAMPLE[d] for d in step_shape(spec)]) for spec in specs
-    )
+    state = tuple(torch.zeros([d if isinstance(d, int) else _EXAMPLE[d] for d in step_shape(spec)]) for spec in specs)
     return _export(
         StepGraph(model),
         (torch.full((_EXAMPLE["batch"],), config.unk), torch.tensor([_EXAMPLE["past"]]), *state),
@@ -146,7 +144,7 @@ def _export(
 
 def _check_axes(exported: ir.Model, inputs: list[str], axes: dict[str, object]) -> None:
     """torch.export can freeze an axis at its example size without an error; the file would run one length only."""
-    found = {v.name: v.shape for v in exported.graph.inputs}
+    found = {v.name: v.shape for v in exported.graph.inputs if v.shape is not None}
     missing = set(inputs) - set(found)
     if missing:
         raise ExportError(f"the exported graph lost its inputs {', '.join(sorted(missing))}")
@@ -155,7 +153,7 @@ def _check_axes(exported: ir.Model, inputs: list[str], axes: dict[str, object]) 
         asked.extend(value if isinstance(value, tuple) else [value])
     for name, dynamic in zip(inputs, asked, strict=True):
         shape = found[name]
-        for axis in dynamic if shape is not None and isinstance(dynamic, dict) else ():
+        for axis in dynamic if isinstance(dynamic, dict) else ():
             if isinstance(shape[axis], int):
                 raise ExportError(f"axis {axis} of {name} was frozen at {shape[axis]} during the export")
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lite_runtime.bundle import Bundle
-from lite_transformer.checkpoint import WEIGHTS, CheckpointError, load_model
-
 from lite_export.bundle_writer import digest
 from lite_export.torch_session import TorchSession
+from lite_runtime.bundle import Bundle
+from lite_transformer.checkpoint import WEIGHTS, CheckpointError, load_model
 
 
 def reference_session(bundle: Bundle, model_folder: Path) -> TorchSession:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from lite_runtime.session import State
-from lite_transformer.model import LiteTransformer
 from torch import Tensor
 
 from lite_export.graphs import EncodeGraph, StepGraph, state_specs
+from lite_runtime.session import State
+from lite_transformer.model import LiteTransformer
 
 
 class TorchSession:

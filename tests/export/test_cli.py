@@ -8,17 +8,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
 from lite_export.cli import app
 from lite_export.cli.errors import InputError, explain
 from lite_runtime.bundle import BundleError
-from typer.testing import CliRunner
 
 runner = CliRunner()
 CLI = (sys.executable, "-m", "lite_export.cli")
-COMMANDS = ("translate", "evaluate", "train", "profile", "import-fairseq", "doctor", "schema")
+COMMANDS = tuple(command.name for command in app.registered_commands)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -31,7 +33,9 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.partition("LOADED ")[2].split())
     assert "typer" in loaded
-    assert loaded.isdisjoint({"torch", "onnxruntime", "onnx", "numpy", "pydantic", "sacrebleu", "sentencepiece", "yaml"})
+    assert loaded.isdisjoint(
+        {"torch", "onnxruntime", "onnx", "numpy", "pydantic", "sacrebleu", "sentencepiece", "yaml"}
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -84,7 +88,9 @@ def test_explains_what_a_user_can_mend(error: Exception, words: str) -> None:
     assert words in (explain(error) or "")
 
 
-@pytest.mark.parametrize("error", [ValueError("stray"), ModuleNotFoundError("no", name="no_such_thing"), OSError("odd")])
+@pytest.mark.parametrize(
+    "error", [ValueError("stray"), ModuleNotFoundError("no", name="no_such_thing"), OSError("odd")]
+)
 def test_a_fault_of_ours_keeps_its_traceback(error: Exception) -> None:
     assert explain(error) is None
 
@@ -92,13 +98,12 @@ def test_a_fault_of_ours_keeps_its_traceback(error: Exception) -> None:
 def test_ctrl_c_exits_130_and_leaves_no_file(tiny_folder: Path, tmp_path: Path) -> None:
     command = [*CLI, "translate", "--model", str(tiny_folder), "--output", str(tmp_path / "out.txt")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # Buffering off, so that the staged file shows when the first line was translated.
     with subprocess.Popen(command, text=True, **pipes) as process:
         assert process.stdin and process.stderr
         process.stdin.write("One line.\n")
         process.stdin.flush()
         while not any(path.stat().st_size for path in tmp_path.glob("*.partial")) and process.poll() is None:
-            pass
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         stderr = process.stderr.read()
         assert process.wait(60) == 130

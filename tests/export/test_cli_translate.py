@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from typer.testing import CliRunner
+
 from lite_export.cli import app
 from lite_export.cli.errors import InputError
 from lite_export.cli.lines import chunks
 from lite_export.loading import load_translator
-from typer.testing import CliRunner
 
 runner = CliRunner()
 LINES = ("Good morning.", "", "Where is the station?", "   ", "I am here. You are there.", "Thank you.")

@@ -7,11 +7,12 @@ import os
 import shutil
 from pathlib import Path
 
-import lite_export.loading
 import pytest
+from typer.testing import CliRunner
+
+import lite_export.loading
 from lite_export.cli import app
 from lite_export.doctor import adb, extra_of, extras, machine, model_works, version
-from typer.testing import CliRunner
 
 runner = CliRunner()
 
@@ -48,9 +49,15 @@ def test_a_missing_model_names_the_fix(tmp_path: Path) -> None:
 
 def test_extras_come_from_the_metadata() -> None:
     assert "onnxruntime" in extras()["onnx"]
-    assert "torch" in extras()[""]
+    assert "numpy" in extras()[""]
+    # An extra contains those it includes; a module belongs to the smallest.
+    assert {"torch", "onnxruntime", "onnx"} <= set(extras()["export"])
+    assert set(extras()["export"]) <= set(extras()["dev"])
+    assert extra_of("torch.nn") == "torch"
+    assert extra_of("yaml") == "train"
+    assert extra_of("vl_convert") == "report"
     assert extra_of("onnxruntime.capi") == "onnx"
-    assert extra_of("onnx_ir") == "onnx"
+    assert extra_of("onnx_ir") == "export"
     assert extra_of("json") is None
 
 

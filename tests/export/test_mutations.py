@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from typer.testing import CliRunner
+
 from lite_export.bundle_writer import digest
 from lite_export.cli import app
 from lite_export.reference import reference_session
 from lite_runtime.bundle import open_bundle
 from lite_runtime.ladder import climb
 from lite_runtime.manifest import Manifest
-from typer.testing import CliRunner
 
 
 def drop_mask(graph: ir.Graph) -> None:

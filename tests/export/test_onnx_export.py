@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+
 from lite_export import bundle_writer
 from lite_export.bundle_writer import write_bundle
 from lite_export.graphs import state_specs
@@ -24,7 +25,6 @@ from lite_transformer.checkpoint import CheckpointError
 from lite_transformer.config import ModelConfig
 from lite_transformer.model import LiteTransformer
 from lite_transformer.presets import preset
-
 from tiny_models import lively_model, tiny_config
 
 
@@ -62,9 +62,7 @@ def test_dynamic_convolution_and_post_norm(tmp_path: Path, convolution: str, nor
     config = tiny_config(convolution, norm)
     model = lively_model(config)
     encode, step = export_onnx(model, tmp_path)
-    entry = FormatEntry(
-        format="onnx", precision="fp32", files=(), encode=encode, step=step, state=state_specs(config)
-    )
+    entry = FormatEntry(format="onnx", precision="fp32", files=(), encode=encode, step=step, state=state_specs(config))
     session, reference = OnnxSession(tmp_path, entry), TorchSession(model)
     rng = np.random.default_rng(0)
     for lengths in ([1], [64], [3, 64, 1, 20, 7]):

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from reference_models import tiny_config, tiny_model
 from safetensors.torch import load_file, save_file
 
 from lite_transformer.checkpoint import CheckpointError, load_config, load_model, unique_weights, write_model
@@ -17,6 +16,7 @@ from lite_transformer.config import ModelConfig
 from lite_transformer.files import recover, staged_folder
 from lite_transformer.model import LiteTransformer
 from lite_transformer.presets import PRESETS, preset
+from reference_models import tiny_config, tiny_model
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from reference_models import GOLDEN, Golden, load_golden
 from safetensors.torch import load_file
 
 from lite_transformer.checkpoint import CheckpointError, load_model
 from lite_transformer.fairseq import UnsupportedCheckpoint
 from lite_transformer.import_fairseq import import_checkpoint, read_dictionary
+from reference_models import GOLDEN, Golden, load_golden
 
 FAIRSEQ = GOLDEN / "mt_lightweight.fairseq_style.pt"
 

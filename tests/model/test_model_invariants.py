@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_models import Golden, load_golden, tiny_config
-from reference_models import tiny_model as make_model
 from torch import Tensor
 
 from lite_transformer.model import LiteTransformer
+from reference_models import Golden, load_golden, tiny_config
+from reference_models import tiny_model as make_model
 
 tiny_model = cache(make_model)
 KINDS = [(c, n) for c in ("lightweight", "dynamic") for n in ("pre", "post")]

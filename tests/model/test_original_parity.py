@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from reference_models import GOLDEN, Golden
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lite_transformer.convolution import ConvolutionBranch
 from lite_transformer.layers import MixerState
 from lite_transformer.model import DecoderState
+from reference_models import GOLDEN, Golden
 
 # The original's own incremental and full passes differ by up to 1.5e-5.
 ATOL = 5e-5

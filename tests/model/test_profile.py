@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from reference_models import tiny_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from lite_transformer.config import ModelConfig
 from lite_transformer.model import LiteTransformer
 from lite_transformer.presets import PRESETS, preset
 from lite_transformer.profile import profile
+from reference_models import tiny_config
 
 # Exact counts. The paper and its repository print them rounded: 90 / 360 / 527, 54 / 119 / 209 and 800M.
 MULT_ADDS = {

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_models import tiny_config
 
 from lite_transformer.training.batches import collate, epoch_batches
 from lite_transformer.training.corpus import CorpusError, clean, fingerprint, held_out, read_pairs
 from lite_transformer.training.prepare import TokenPairs, prepare
 from lite_transformer.training.recipe import Cleaning, Recipe, RecipeError, load_recipe
+from reference_models import tiny_config
 
 RULES = Cleaning()
 LINES = [("A dog runs.", "Un chien court."), ("Good morning!", "Bonjour !"), ("été", "\u4f60\u597d")]
@@ -212,8 +212,8 @@ def test_a_batch_reads_as_the_decoder_needs_it() -> None:
 
 # Preparing.
 
-NOUNS = "dog cat bird house tree river stone friend window garden letter song".split()
-VERBS = "sees likes finds hears paints loses".split()
+NOUNS = ["dog", "cat", "bird", "house", "tree", "river", "stone", "friend", "window", "garden", "letter", "song"]
+VERBS = ["sees", "likes", "finds", "hears", "paints", "loses"]
 
 
 def synthetic(count: int, seed: int = 0) -> list[tuple[str, str]]:

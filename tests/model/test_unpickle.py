@@ -20,11 +20,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference_models import GOLDEN
 from safetensors.torch import load_file
 
 from lite_transformer.checkpoint import CheckpointError
 from lite_transformer.unpickle import Global, Record, UnsafeCheckpoint, read_checkpoint
+from reference_models import GOLDEN
 
 FAIRSEQ = GOLDEN / "mt_lightweight.fairseq_style.pt"
 

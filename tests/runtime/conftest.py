@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from random_models import tiny_model
+
 from lite_export.loading import REPLACEMENTS, shipped_model
 from lite_export.torch_session import TorchSession
 from lite_runtime.manifest import TokenIds
 from lite_runtime.tokenizer import SentencePieceTokenizer
-from random_models import tiny_model
 
 TOKENS = TokenIds(pad=1, eos=2, unk=3, start=2)
 

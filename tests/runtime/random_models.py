@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from lite_transformer.config import ModelConfig, StackConfig
 from lite_transformer.model import LiteTransformer
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lite_runtime.bundle import MANIFEST, BundleError, open_bundle
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from lite_export.torch_session import TorchSession
 from lite_runtime.bundle import Bundle, BundleError, open_bundle
 from lite_runtime.onnx_session import OnnxSession

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lite_export.torch_session import TorchSession
 from lite_runtime.manifest import TokenIds
 from lite_runtime.search import SearchError, SearchOptions, pad_sources, search

@@ -8,6 +8,7 @@ from typing import Any
 import jaxtyping
 import numpy as np
 import pytest
+
 from lite_export.torch_session import TorchSession
 from lite_runtime.manifest import TokenIds
 from lite_runtime.search import Hypothesis, SearchOptions, search

@@ -7,6 +7,7 @@ from time import perf_counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lite_runtime.sentences import Segment, split_long, split_sentences
 from lite_runtime.tokenizer import SentencePieceTokenizer
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from lite_runtime.manifest import TokenIds
 from lite_runtime.tokenizer import SentencePieceTokenizer, TokenizerError
 

@@ -6,12 +6,13 @@ import re
 
 import numpy as np
 import pytest
+from random_models import tiny_model
+
 from lite_export.torch_session import TorchSession
 from lite_runtime.manifest import Decoding, Limits, TokenIds
 from lite_runtime.search import SearchError
 from lite_runtime.tokenizer import SentencePieceTokenizer
 from lite_runtime.translator import TranslateError, TranslateOptions, Translator
-from random_models import tiny_model
 
 LIMITS = Limits(max_source=12, max_target=20)
 DECODING = Decoding(beam=2, length_penalty=1.0, max_length_ratio=1.0, max_length_extra=4, no_repeat_ngram=0)

@@ -17,9 +17,8 @@ from lite_export.cli.lines import output_stream
 from lite_export.cli.options import MODEL_HELP, BatchSize, Beam, Threads, examples
 
 if TYPE_CHECKING:
-    from lite_runtime.translator import TranslateOptions
-
     from lite_export.evaluate import EvaluationSet, SetResult
+    from lite_runtime.translator import TranslateOptions
 
     # The model's label, and its result on one set.
     Results = list[tuple[str, SetResult]]
@@ -55,9 +54,8 @@ def evaluate(
     """
     if data is None and not sets:
         raise typer.BadParameter("name the test sets: --data DIR or --set NAME=FILE")
-    from lite_runtime.translator import TranslateOptions
-
     from lite_export.loading import shipped_model
+    from lite_runtime.translator import TranslateOptions
 
     models = _labelled(model or [shipped_model()])
     # Every set is read before the first sentence is translated: a wrong path shows at once.

@@ -14,8 +14,9 @@ from lite_export.cli.errors import InputError
 from lite_export.cli.options import AsJson, examples
 
 if TYPE_CHECKING:
-    from lite_transformer.profile import Profile, Row
     from rich.table import Table
+
+    from lite_transformer.profile import Profile, Row
 
     Profiles = dict[str, Profile]
 

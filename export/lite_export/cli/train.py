@@ -12,9 +12,8 @@ from lite_export.cli.errors import InputError
 from lite_export.cli.options import Threads, examples
 
 if TYPE_CHECKING:
-    from lite_transformer.training.recipe import Recipe
-
     from lite_export.cli.train_view import View
+    from lite_transformer.training.recipe import Recipe
 
 EXAMPLES = examples(
     "lite-export train configs/phone-en-fr.yaml --data data --output runs/phone",
@@ -55,10 +54,10 @@ def _validated(path: Path) -> Recipe:
 
 def _run(recipe: Recipe, data: Path, output: Path, threads: int | None, view: View) -> None:
     import torch
-    from lite_transformer.training import loop
 
     from lite_export.evaluate import validation_bleu
     from lite_export.loading import write_trained_card
+    from lite_transformer.training import loop
 
     if threads:
         torch.set_num_threads(threads)

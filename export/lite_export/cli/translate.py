@@ -57,9 +57,8 @@ def translate(
     """
     if text is not None and source is not None:
         raise typer.BadParameter("give either TEXT or --input, not both")
-    from lite_runtime.translator import TranslateOptions
-
     from lite_export.loading import load_translator
+    from lite_runtime.translator import TranslateOptions
 
     options = TranslateOptions(beam, length_penalty, nbest, min_length, max_length, no_repeat_ngram, prefix)
     translator = load_translator(model, threads)

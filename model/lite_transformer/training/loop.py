@@ -59,27 +59,28 @@ def train(
         Interrupted: SIGINT or SIGTERM arrived; state is saved.
         CorpusError, CheckpointError, RecipeError: the data, the saved state or the recipe cannot be used.
     """
+    config = _model_config(recipe)
     keep_freed_memory()
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
     with accelerator.main_process_first():
         prepared = prepare(recipe, data, work, report if accelerator.is_main_process else lambda _: None)
-    return _Run(recipe, prepared, work, accelerator, on_metrics, score_bleu).run()
+    return _Run(recipe, config, prepared, work, accelerator, on_metrics, score_bleu).run()
 
 
 class _Run:
     def __init__(
         self,
         recipe: Recipe,
+        config: ModelConfig,
         prepared: Prepared,
         work: Path,
         accelerator: Accelerator,
         on_metrics: Callable[[Metrics], None],
         score_bleu: ScoreBleu | None,
     ) -> None:
-        self.recipe, self.prepared, self.accelerator = recipe, prepared, accelerator
+        self.recipe, self.config, self.prepared, self.accelerator = recipe, config, prepared, accelerator
         self.on_metrics, self.score_bleu = on_metrics, score_bleu
         self.store = RunStore(work)
-        self.config = _model_config(recipe)
         torch.manual_seed(recipe.seed)
         bare = LiteTransformer(self.config)
         bare_optimizer = torch.optim.AdamW(
@@ -224,7 +225,12 @@ class _Run:
 
 
 def _model_config(recipe: Recipe) -> ModelConfig:
-    config = preset(recipe.preset).config
+    try:
+        config = preset(recipe.preset).config
+    except KeyError as error:
+        raise RecipeError(str(error.args[0])) from None
+    if config.encoder is None:
+        raise RecipeError(f"{recipe.preset} is a language model: this training is for pairs of sentences")
     longest = min(config.max_source, config.max_target) - 1
     if recipe.cleaning.max_tokens > longest:
         raise RecipeError(f"cleaning.max_tokens must be at most {longest} for the preset {recipe.preset}")

@@ -1,0 +1,37 @@
+"""What the documents promise exists: the published schema is the code's, and named commands and files are there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from lite_export.cli import app
+from lite_runtime.manifest import Manifest
+from typer.main import get_command
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "export/lite_export/shipped/en-fr/README.md"]
+
+
+def test_published_schema_is_current() -> None:
+    published = json.loads((ROOT / "docs/manifest.schema.json").read_text("utf8"))
+    assert published == Manifest.model_json_schema(), "run: lite-export schema > docs/manifest.schema.json"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_named_commands_exist(name: str) -> None:
+    commands = set(get_command(app).commands)
+    named = re.findall(r"(?m)(?:^\$ |`|^    )lite-export ([a-z][a-z-]*)", (ROOT / name).read_text("utf8"))
+    assert set(named) <= commands
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_named_files_exist(name: str) -> None:
+    text = (ROOT / name).read_text("utf8")
+    for pattern in re.findall(r"`((?:model|export|runtime|configs|benchmarks|docs|tests)/[^`\s]*)`", text):
+        head, _, rest = pattern.partition("{")
+        names = [head + part + rest.partition("}")[2] for part in rest.partition("}")[0].split(",")]
+        for path in names:
+            assert (ROOT / path).exists(), path
