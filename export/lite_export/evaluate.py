@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lite_export.loading import REPLACEMENTS, model_translator, token_ids
-
-if TYPE_CHECKING:
-    from lite_transformer.model import LiteTransformer
 from lite_runtime.manifest import Decoding
 from lite_runtime.tokenizer import SentencePieceTokenizer
 from lite_runtime.translator import TranslateOptions, Translator
 from lite_transformer.training.corpus import CorpusError, read_pairs
+
+if TYPE_CHECKING:
+    from lite_transformer.model import LiteTransformer
 
 # French references mix curly and straight quotes, no-break and plain spaces: a difference of typing, not of meaning.
 _PLAIN = str.maketrans(

@@ -84,7 +84,7 @@ def test_options_reach_the_search(tiny_folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "\U0001f600", "a\0b", "word " * 2000, "x" * 10_000, "é" * 300 + "\n\n漢字."])
 def test_odd_text_is_no_error(tiny_folder: Path, text: str) -> None:
-    result = translate(tiny_folder, text)
+    result = translate(tiny_folder, text, "--beam", "1")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.endswith("\n")
 
@@ -198,6 +198,20 @@ def test_a_pipe_is_answered_line_by_line(tiny_folder: Path, expected: list[str])
             assert process.stdout.readline().decode() == f"{answer}\n"
         process.stdin.close()
         assert process.wait(60) == 0
+
+
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from lite_export.cli import main; main()"
+
+
+def test_a_bundle_needs_no_torch(tiny_bundle: Path, tiny_folder: Path, expected: list[str]) -> None:
+    def run(model: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WITHOUT_TORCH, "translate", "--model", str(model), LINES[0]]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    bundle, folder = run(tiny_bundle), run(tiny_folder)
+    assert (bundle.returncode, bundle.stdout) == (0, f"{expected[0]}\n"), bundle.stderr
+    assert folder.returncode == 1
+    assert folder.stderr == "error: this needs torch, which is not installed: pip install 'lite-export[torch]'\n"
 
 
 def test_the_shipped_model_is_the_default() -> None:
