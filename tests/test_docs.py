@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
 from lite_export.cli import app
 from lite_runtime.manifest import Manifest
-from typer.main import get_command
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "export/lite_export/shipped/en-fr/README.md"]

@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from lite_export.graphs import state_specs
-from lite_export.loading import ModelCard, load_model_card
+from lite_export.loading import SENTENCES, ModelCard, limits, load_model_card, token_ids
 from lite_export.onnx_export import ExportError, export_onnx
 from lite_export.torch_session import TorchSession
+from lite_runtime.bundle import sha256_of
 from lite_runtime.golden import GOLDEN_BEAM, GoldenHypothesis, GoldenSentence, dump_golden
 from lite_runtime.manifest import (
     SCHEMA_VERSION,
@@ -22,7 +22,6 @@ from lite_runtime.manifest import (
     FileEntry,
     FormatEntry,
     Golden,
-    Limits,
     Manifest,
     TokenIds,
 )
@@ -30,14 +29,11 @@ from lite_runtime.parity import translate_golden
 from lite_runtime.recording import make_script, play, save_recording
 from lite_runtime.tokenizer import SentencePieceTokenizer
 from lite_transformer.checkpoint import TOKENIZER, WEIGHTS, load_model
-from lite_transformer.config import ModelConfig
 from lite_transformer.files import staged_folder
 from lite_transformer.model import LiteTransformer
 
 Report = Callable[[str], None]
 FORMATS = ("onnx",)
-# A model folder's own source sentences, one a line, on which its bundles prove parity.
-SENTENCES = "sentences.txt"
 # Sentences recorded step by step: enough for a padded batch, small enough to travel to a phone.
 _RECORDED = 2
 _RECORDED_TOKENS = 12
@@ -85,22 +81,6 @@ def _own_sentences(model_folder: Path) -> list[str]:
     return path.read_text("utf8").splitlines()
 
 
-def token_ids(config: ModelConfig) -> TokenIds:
-    """Special ids; the decoder starts with eos, as in fairseq."""
-    return TokenIds(pad=config.pad, eos=config.eos, unk=config.unk, start=config.eos)
-
-
-def limits(config: ModelConfig) -> Limits:
-    """Longest sequences the position tables reach."""
-    return Limits(max_source=config.max_source, max_target=config.max_target)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _export_onnx_format(model: LiteTransformer, staging: Path, report: Report) -> FormatEntry:
     report("exporting encode and step to ONNX")
     folder = staging / "onnx"
@@ -118,7 +98,7 @@ def _export_onnx_format(model: LiteTransformer, staging: Path, report: Report) -
 
 def _files(root: Path, paths: Sequence[Path]) -> tuple[FileEntry, ...]:
     return tuple(
-        FileEntry(path=p.relative_to(root).as_posix(), sha256=digest(p), bytes=p.stat().st_size) for p in paths
+        FileEntry(path=p.relative_to(root).as_posix(), sha256=sha256_of(p), bytes=p.stat().st_size) for p in paths
     )
 
 
@@ -178,7 +158,7 @@ def _manifest(
         limits=limits(config),
         decoding=card.decoding,
         text=card.text,
-        weights_sha256=digest(model_folder / WEIGHTS),
+        weights_sha256=sha256_of(model_folder / WEIGHTS),
         golden=golden,
         files=_files(staging, shared),
         formats=tuple(formats),

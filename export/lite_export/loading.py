@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from lite_transformer.training.recipe import Recipe
 
 CARD, CONFIG, MANIFEST = "card.json", "config.json", "manifest.json"
+# A model folder's own source sentences, one a line, on which its bundles prove parity.
+SENTENCES = "sentences.txt"
+_SENTENCES = 50
 # Our training text has none of these: what a user types is brought to what the model has seen.
 REPLACEMENTS = {"’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ", "\u00ad": ""}
 
@@ -85,6 +89,8 @@ def load_model_card(folder: Path) -> ModelCard:
         return ModelCard.model_validate_json(path.read_text("utf8"))
     except FileNotFoundError:
         raise ModelError(f"{folder} has no {CARD}, which tells its languages; copy one from another model") from None
+    except UnicodeDecodeError:
+        raise ModelError(f"{path} is not UTF-8 text; copy it again") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise ModelError(f"{path}: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None
@@ -170,6 +176,16 @@ def write_trained_card(folder: Path, recipe: Recipe) -> None:
         parameters=sum(p.numel() for p in load_model(folder).parameters()),
         text=Text(replacements=REPLACEMENTS),
     )
-    staging = folder / f".{CARD}.{os.getpid()}.partial"
-    staging.write_text(json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n", "utf8")
-    staging.replace(folder / CARD)
+    _write(folder / CARD, json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_sentences(folder: Path, sources: Sequence[str]) -> None:
+    """Write ``sentences.txt`` beside a freshly trained model, so that it can be exported as it is."""
+    lines = [source for source in sources if source.strip()][:_SENTENCES]
+    _write(folder / SENTENCES, "".join(f"{line}\n" for line in lines))
+
+
+def _write(path: Path, text: str) -> None:
+    staging = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    staging.write_text(text, "utf8")
+    staging.replace(path)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lite_export.bundle_writer import digest
 from lite_export.torch_session import TorchSession
-from lite_runtime.bundle import Bundle
+from lite_runtime.bundle import Bundle, sha256_of
 from lite_transformer.checkpoint import WEIGHTS, CheckpointError, load_model
 
 
@@ -17,7 +16,7 @@ def reference_session(bundle: Bundle, model_folder: Path) -> TorchSession:
         CheckpointError: the folder cannot be read, or holds other weights than the bundle.
     """
     model = load_model(model_folder)
-    if digest(model_folder / WEIGHTS) != bundle.manifest.weights_sha256:
+    if sha256_of(model_folder / WEIGHTS) != bundle.manifest.weights_sha256:
         raise CheckpointError(
             f"{bundle.folder} was exported from other weights than {model_folder}:"
             " name its model folder with --model, or compare with --recorded"

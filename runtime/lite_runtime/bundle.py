@@ -155,11 +155,16 @@ def _check_file(folder: Path, entry: FileEntry, verify: bool) -> None:
         raise BundleError(f"the bundle's {entry.path} is missing: copy it again")
     if (size := path.stat().st_size) != entry.bytes:
         raise BundleError(f"the bundle's {entry.path} has {size} bytes instead of {entry.bytes}: copy it again")
-    if verify and _sha256(path) != entry.sha256:
+    if verify and sha256_of(path) != entry.sha256:
         raise BundleError(f"the bundle's {entry.path} is damaged (its sha256 differs): copy it again")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:

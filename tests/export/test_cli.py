@@ -152,14 +152,32 @@ def test_schema_describes_a_real_manifest(tiny_bundle: Path) -> None:
     assert set(schema["required"]) <= set(manifest) <= set(schema["properties"])
 
 
+CHECKPOINT = Path(__file__).parents[1] / "golden" / "mt_lightweight.fairseq_style.pt"
+
+
 def test_import_fairseq_brings_the_original_over(tmp_path: Path) -> None:
-    checkpoint = Path(__file__).parents[1] / "golden" / "mt_lightweight.fairseq_style.pt"
-    result = runner.invoke(app, ["import-fairseq", str(checkpoint), "--output", str(tmp_path / "imported")])
+    data, imported = tmp_path / "data", tmp_path / "imported"
+    data.mkdir()
+    for language, size in (("de", 52), ("en", 58)):
+        (data / f"dict.{language}.txt").write_text("".join(f"{language}{i} {99 - i}\n" for i in range(size)))
+    (data / "code").write_text("#version: 0.2\nd e\nde 1</w>\nde 2</w>\n")
+    result = runner.invoke(app, ["import-fairseq", str(CHECKPOINT), "--output", str(imported), "--data", str(data)])
     assert result.exit_code == 0, result.stderr
-    assert (tmp_path / "imported" / "model.safetensors").is_file()
+    assert "parameters, de-en" in result.stdout
+    assert "BPE codes: imported" in result.stdout
+    translated = runner.invoke(app, ["translate", "de1 de2", "--model", str(imported)])
+    assert translated.exit_code == 0, translated.stderr
+    assert set(translated.stdout.split()) <= {f"en{i}" for i in range(58)}
+
+
+def test_without_its_dictionaries_an_import_cannot_translate(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["import-fairseq", str(CHECKPOINT), "--output", str(tmp_path / "imported")])
+    assert result.exit_code == 0, result.stderr
+    assert "dictionaries: none" in result.stdout
+    assert "note: no " in result.stdout
     translated = runner.invoke(app, ["translate", "x", "--model", str(tmp_path / "imported")])
     assert translated.exit_code == 1
-    assert "tokenizer.model" in translated.stderr
+    assert "vocabulary.json" in translated.stderr
 
 
 def test_import_fairseq_refuses_what_is_no_checkpoint(tmp_path: Path) -> None:

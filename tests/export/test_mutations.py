@@ -11,10 +11,9 @@ import onnx_ir as ir
 import pytest
 from typer.testing import CliRunner
 
-from lite_export.bundle_writer import digest
 from lite_export.cli import app
 from lite_export.reference import reference_session
-from lite_runtime.bundle import open_bundle
+from lite_runtime.bundle import open_bundle, sha256_of
 from lite_runtime.ladder import climb
 from lite_runtime.manifest import Manifest
 
@@ -97,7 +96,7 @@ def broken(bundle: Path, target: Path, graph: str, mutate: Callable[[ir.Graph], 
             old = f'"sha256": "{entry.sha256}",\n          "bytes": {entry.bytes}'
             assert old in text
             changed = target / entry.path
-            new = f'"sha256": "{digest(changed)}",\n          "bytes": {changed.stat().st_size}'
+            new = f'"sha256": "{sha256_of(changed)}",\n          "bytes": {changed.stat().st_size}'
             text = text.replace(old, new)
     (target / "manifest.json").write_text(text)
     return target

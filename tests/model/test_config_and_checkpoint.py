@@ -115,7 +115,7 @@ def test_missing_files(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="no weights at"):
         load_model(folder)
     (folder / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="cannot read .*config.json"):
+    with pytest.raises(CheckpointError, match=r"cannot read .*config\.json"):
         load_model(folder)
 
 

@@ -39,3 +39,16 @@ def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+@contextmanager
+def stage(first: str) -> Iterator[Callable[[str], None]]:
+    """A function that tells, on standard error, what a long command is doing now: in place on a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda line: console.print(line, soft_wrap=True)
+        return
+    with console.status(first) as status:
+        yield lambda line: status.update(line)

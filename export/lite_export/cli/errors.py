@@ -59,6 +59,8 @@ def _system(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     hint = {
         errno.ENOENT: "no such file or folder",
+        errno.EEXIST: "is a file, a folder is needed",
+        errno.EPERM: "not permitted; choose a place you may write",
         errno.EACCES: "permission denied; choose a place you may read and write",
         errno.EROFS: "the file system is read-only; choose another place",
         errno.ENOSPC: "the disk is full; free some space and run the same command again",

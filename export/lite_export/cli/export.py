@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lite_export.cli.console import stage, table_console
+from lite_export.cli.lines import chunks
 from lite_export.cli.options import examples
 
 if TYPE_CHECKING:
@@ -37,26 +39,27 @@ def export(
 
     The bundle appears whole or not at all: Ctrl-C or a full disk leaves what was there before.
     """
-    from rich.console import Console
-
     from lite_export.bundle_writer import write_bundle
     from lite_export.loading import load_model_card, shipped_model
 
     folder = model or shipped_model()
     target = output or Path("bundles") / load_model_card(folder).model_id
-    lines = sentences.read_text("utf8").splitlines() if sentences else None
-    console = Console()
-    with console.status("loading the model") as status:
-        manifest = write_bundle(folder, target, lines, to.split(","), lambda line: status.update(line))
-    _print(console, target, manifest)
+    lines = _lines(sentences) if sentences else None
+    with stage("loading the model") as report:
+        manifest = write_bundle(folder, target, lines, to.split(","), report)
+    _print(target, manifest)
 
 
-def _print(console: object, target: Path, manifest: Manifest) -> None:
-    from rich.console import Console
+def _lines(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        return [line for chunk in chunks(file, str(path), 1000) for line in chunk]
+
+
+def _print(target: Path, manifest: Manifest) -> None:
     from rich.filesize import decimal
     from rich.table import Table
 
-    assert isinstance(console, Console)
+    console = table_console()
     table = Table("file", "size", title=f"{manifest.card.model_id}, {manifest.card.parameters / 1e6:.2f} M parameters")
     table.columns[1].justify = "right"
     for entry in (*manifest.files, *(file for form in manifest.formats for file in form.files)):

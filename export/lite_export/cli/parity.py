@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lite_export.cli.console import bar, stage, table_console
+from lite_export.cli.lines import output_stream
 from lite_export.cli.options import examples
 
 if TYPE_CHECKING:
@@ -56,7 +59,8 @@ def parity(
         report = _climb(opened, None if recorded else _pytorch(opened, folder), sentences)
     _print(report)
     if json_file:
-        json_file.write_text(report.model_dump_json(indent=2) + "\n", "utf8")
+        with output_stream(json_file) as stream:
+            stream.write(report.model_dump_json(indent=2) + "\n")
     if not report.passed:
         raise typer.Exit(1)
 
@@ -68,14 +72,12 @@ def _opened(bundle: Path | None, model: Path) -> Iterator[Bundle]:
     if bundle is not None:
         yield open_bundle(bundle)
         return
-    from rich.console import Console
-
     from lite_export.bundle_writer import write_bundle
 
     with TemporaryDirectory() as temporary:
         target = Path(temporary) / "bundle"
-        with Console(stderr=True).status("no bundle given: exporting the model to a temporary folder"):
-            write_bundle(model, target)
+        with stage("no bundle given: exporting the model to a temporary folder") as report:
+            write_bundle(model, target, report=report)
         yield open_bundle(target)
 
 
@@ -89,26 +91,16 @@ def _pytorch(bundle: Bundle, folder: Path) -> Session:
 def _climb(bundle: Bundle, reference: Session | None, sentences: int | None) -> ParityReport:
     from lite_runtime.ladder import climb, pieces
 
-    with _progress(pieces(bundle, reference is not None, sentences)) as advance:
-        return climb(bundle, reference, sentences, advance)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("comparing", total=total)
-        yield lambda: bar.advance(task)
+    done = count(1)
+    with bar("comparing", pieces(bundle, reference is not None, sentences)) as show:
+        return climb(bundle, reference, sentences, lambda: show(next(done)))
 
 
 def _print(report: ParityReport) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = table_console()
     table = Table("format", "rung", "checked", "worst", "at", "tolerance", "result")
     breaches = []
     for entry in report.formats:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from lite_transformer.config import Frozen
@@ -100,6 +99,9 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: no such file, not YAML, or a field is missing, unknown or out of range.
     """
+    # Imported here: reading corpora, which needs this module's types, must not need the train extra.
+    import yaml
+
     try:
         return Recipe.model_validate(yaml.safe_load(path.read_text("utf8")))
     except OSError as error:

@@ -1,0 +1,66 @@
+"""The small parts of a run: its folder, its average, its learning rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lite_transformer.checkpoint import CheckpointError
+from lite_transformer.training.recipe import Schedule
+from lite_transformer.training.schedule import learning_rate
+from lite_transformer.training.store import Progress, RunStore, average
+from reference_models import tiny_config, tiny_model
+
+
+def test_a_kill_between_the_renames_of_a_save_is_recovered(tmp_path: Path) -> None:
+    model = tiny_model(tiny_config())
+    optimizer = torch.optim.AdamW(model.parameters())
+    store = RunStore(tmp_path)
+    store.save_state(model, optimizer, Progress(step=7))
+    (tmp_path / "state").rename(tmp_path / ".state.old")
+    assert store.load_state(model, optimizer).step == 7
+
+
+def test_only_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    model = tiny_model(tiny_config())
+    for step in (5, 10, 15, 20):
+        store.keep(model, step, 2)
+    assert [p.name for p in store.kept()] == ["step-00000015.safetensors", "step-00000020.safetensors"]
+
+
+def test_average(tmp_path: Path) -> None:
+    paths = []
+    for value in (1.0, 2.0, 6.0):
+        paths.append(tmp_path / f"{value}.safetensors")
+        save_file({"w": torch.full((2, 3), value), "tiny": torch.tensor([value * 1e-8])}, paths[-1])
+    mean = average(paths)
+    assert torch.equal(mean["w"], torch.full((2, 3), 3.0))
+    torch.testing.assert_close(mean["tiny"], torch.tensor([3e-8]))
+    assert {t.dtype for t in mean.values()} == {torch.float32}
+    with pytest.raises(CheckpointError, match="no checkpoint to average"):
+        average([])
+    paths[1].write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="truncated"):
+        average(paths)
+
+
+def test_the_cosine_schedule() -> None:
+    schedule = Schedule(kind="cosine", peak=1e-3, floor=1e-5, warmup=10, steps=110)
+    rates = [learning_rate(schedule, step) for step in range(130)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[9] == rates[10] == pytest.approx(1e-3)
+    assert rates[60] == pytest.approx((1e-3 + 1e-5) / 2)
+    assert rates[110:] == [pytest.approx(1e-5)] * 20
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_the_inverse_square_root_schedule() -> None:
+    schedule = Schedule(kind="inverse_sqrt", peak=5e-4, warmup=100, steps=1000)
+    assert learning_rate(schedule, 49) == pytest.approx(2.5e-4)
+    assert learning_rate(schedule, 99) == pytest.approx(5e-4)
+    assert learning_rate(schedule, 399) == pytest.approx(2.5e-4)
+    assert learning_rate(schedule.model_copy(update={"warmup": 0}), 0) == pytest.approx(5e-4)
