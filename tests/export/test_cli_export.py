@@ -11,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from lite_export.cli import app
 from typer.testing import CliRunner
+
+from lite_export.cli import app
 
 
 def run(*arguments: object) -> tuple[int, str]:
