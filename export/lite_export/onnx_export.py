@@ -53,9 +53,7 @@ def export_onnx(model: LiteTransformer, folder: Path) -> tuple[Graph, Graph]:
     if config.encoder is None:
         raise ExportError("a language model has no encoder: only translation models are exported to ONNX so far")
     model = model.eval()
-    with _quiet():
-        encode = _export_encode(model, config)
-        step = _export_step(model, config)
+    encode, step = _export_encode(model, config), _export_step(model, config)
     pool = WeightPool(folder / WEIGHTS)
     graphs = []
     for name, exported in (("encode", encode), ("step", step)):
@@ -76,7 +74,7 @@ def _export_encode(model: LiteTransformer, config: ModelConfig) -> ir.Model:
         torch.full((_EXAMPLE["batch"], _EXAMPLE["source"]), config.unk),
         torch.ones(_EXAMPLE["batch"], _EXAMPLE["source"], dtype=torch.bool),
     )
-    return _export(
+    return export_graph(
         EncodeGraph(model),
         example,
         ["source", "mask"],
@@ -90,7 +88,7 @@ def _export_step(model: LiteTransformer, config: ModelConfig) -> ir.Model:
     dims = _dimensions(config)
     axes = [step_axes(spec) for spec in specs]
     state = tuple(torch.zeros([d if isinstance(d, int) else _EXAMPLE[d] for d in step_shape(spec)]) for spec in specs)
-    return _export(
+    return export_graph(
         StepGraph(model),
         (torch.full((_EXAMPLE["batch"],), config.unk), torch.tensor([_EXAMPLE["past"]]), *state),
         ["tokens", "position", *(s.name for s in specs)],
@@ -123,19 +121,29 @@ def _dimensions(config: ModelConfig) -> dict[str, Dim]:
     }
 
 
-def _export(
+def export_graph(
     graph: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str], axes: dict[str, object]
 ) -> ir.Model:
-    program = torch.onnx.export(
-        graph.eval(),
-        example,
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=inputs,
-        output_names=outputs,
-        dynamic_shapes=axes,
-        verbose=False,
-    )
+    """One graph as ONNX.
+
+    Args:
+        example: arguments to trace with; dynamic sizes two or more, and all different.
+        axes: per argument of ``forward``, its dynamic axes.
+
+    Raises:
+        ExportError: a dynamic axis came out fixed.
+    """
+    with _quiet():
+        program = torch.onnx.export(
+            graph.eval(),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=axes,
+            verbose=False,
+        )
     assert program is not None
     exported = program.model
     _check_axes(exported, inputs, axes)

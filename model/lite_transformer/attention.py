@@ -31,6 +31,9 @@ class MultiHeadAttention(nn.Module):
 
     def _split(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T D"]:
         batch, time, width = x.shape
+        if time == 1:
+            # One token needs no transposition: a decode step is bound by the number of small operations.
+            return x.reshape(batch, self.heads, 1, width // self.heads)
         return x.view(batch, time, self.heads, width // self.heads).transpose(1, 2)
 
     def memory(self, x: Float[Tensor, "B S C"]) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]:
@@ -50,7 +53,9 @@ class MultiHeadAttention(nn.Module):
         if bias is not None:
             scores = scores + bias
         context = self.dropout(scores.softmax(-1)) @ values
-        return self.output(context.transpose(1, 2).reshape(x.shape))
+        if x.shape[1] > 1:
+            context = context.transpose(1, 2)
+        return self.output(context.reshape(x.shape))
 
 
 def causal_bias(new: int, past: int, like: Tensor) -> Float[Tensor, "1 1 {new} {past}+{new}"]:
