@@ -5,8 +5,8 @@
 The side without caches runs the decoder over the encoder's output and the whole prefix for every token, as a
 ``(encoder_out, previous tokens) -> logits`` export does: in PyTorch, and as an ONNX graph in ONNX Runtime. The source
 is as long as the translation. All sides run interleaved in one process on one thread; figures are medians, and the
-claims are ratios: within each runtime, and of the product's decode against PyTorch without caches. A fp32 step reads
-13 MB of weights, so the cached side is bound by memory bandwidth and suffers most from a busy machine.
+claims are ratios: within each runtime, and of the product's decode against PyTorch without caches. A step of one row
+reads every weight of the decoder, so the cached side leans on memory bandwidth and suffers most from a busy machine.
 """
 
 from __future__ import annotations

@@ -18,6 +18,6 @@ TOLERANCES: dict[str, Tolerance] = {
     "fp32": Tolerance(
         tensors=1e-4,
         score=5e-5,
-        reason="the same sums in another order: 1e-5 measured over 60 steps; any wrong wiring gives 1e-2 or more",
+        reason="the same sums in another order; the breakages planted in the tests all exceed it",
     ),
 }

@@ -1,8 +1,8 @@
 """Keep large freed blocks inside the process.
 
 A training step allocates and frees the same hundreds of megabytes each time. glibc hands such blocks back
-to the kernel, which zeroes every page again: a third of a CPU step (1,450 -> 2,150 target tokens/s
-measured on two cores with the phone preset).
+to the kernel, which zeroes every page again, a good part of a CPU step's time. The tokens per second that
+``lite-export train`` prints show what it is worth on a given machine.
 """
 
 from __future__ import annotations
