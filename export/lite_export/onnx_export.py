@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.export import Dim
 
-from lite_export.graphs import EncodeGraph, StepGraph, state_specs
+from lite_export.flavours import Growing
+from lite_export.graphs import EncodeGraph, StepGraph, decoder_layer_names, encoder_layer_names, state_specs
 from lite_runtime.manifest import Graph, StateTensor, TensorSpec
 from lite_transformer.config import ModelConfig
 from lite_transformer.model import LiteTransformer
@@ -56,6 +57,7 @@ def export_onnx(model: LiteTransformer, folder: Path) -> tuple[Graph, Graph]:
     encode, step = _export_encode(model, config), _export_step(model, config)
     pool = WeightPool(folder / WEIGHTS)
     graphs = []
+    layers = {"encode": encoder_layer_names(config), "step": decoder_layer_names(config)}
     for name, exported in (("encode", encode), ("step", step)):
         # Node metadata holds the exporting machine's stack traces: half of the file, and nobody's business.
         ClearMetadataAndDocStringPass()(exported)
@@ -63,7 +65,7 @@ def export_onnx(model: LiteTransformer, folder: Path) -> tuple[Graph, Graph]:
         pool.adopt(exported)
         exported.producer_name, exported.graph.name = "lite-export", name
         ir.save(exported, folder / f"{name}.onnx")
-        graphs.append(_describe(exported, f"{name}.onnx"))
+        graphs.append(_describe(exported, f"{name}.onnx", layers[name]))
     pool.close()
     return graphs[0], graphs[1]
 
@@ -75,10 +77,10 @@ def _export_encode(model: LiteTransformer, config: ModelConfig) -> ir.Model:
         torch.ones(_EXAMPLE["batch"], _EXAMPLE["source"], dtype=torch.bool),
     )
     return export_graph(
-        EncodeGraph(model),
+        EncodeGraph(model, Growing()),
         example,
         ["source", "mask"],
-        [s.name for s in state_specs(config) if s.initial is None],
+        [*(s.name for s in state_specs(config) if s.initial is None), *encoder_layer_names(config)],
         {"source": {0: batch, 1: source}, "mask": {0: batch, 1: source}},
     )
 
@@ -89,10 +91,10 @@ def _export_step(model: LiteTransformer, config: ModelConfig) -> ir.Model:
     axes = [step_axes(spec) for spec in specs]
     state = tuple(torch.zeros([d if isinstance(d, int) else _EXAMPLE[d] for d in step_shape(spec)]) for spec in specs)
     return export_graph(
-        StepGraph(model),
+        StepGraph(model, Growing()),
         (torch.full((_EXAMPLE["batch"],), config.unk), torch.tensor([_EXAMPLE["past"]]), *state),
         ["tokens", "position", *(s.name for s in specs)],
-        ["logits", *(s.output for s in specs if s.output)],
+        ["logits", *(s.output for s in specs if s.output), *decoder_layer_names(config)],
         {
             "tokens": {0: dims["batch"]},
             "position": None,
@@ -241,9 +243,10 @@ class WeightPool:
         self.file.close()
 
 
-def _describe(model: ir.Model, file: str) -> Graph:
+def _describe(model: ir.Model, file: str, layers: Sequence[str]) -> Graph:
     return Graph(
         file=file,
+        layers=tuple(layers),
         inputs=tuple(_tensor_spec(v) for v in model.graph.inputs),
         outputs=tuple(_tensor_spec(v) for v in model.graph.outputs),
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from lite_export.graphs import EncodeGraph, StepGraph, state_specs
+from lite_export.graphs import decoder_layer_names, encoder_layer_names, state_specs
 from lite_runtime.session import State
-from lite_transformer.model import LiteTransformer
+from lite_transformer.layers import MixerState
+from lite_transformer.model import DecoderState, LiteTransformer
 
 
 class TorchSession:
@@ -18,17 +21,28 @@ class TorchSession:
     def __init__(self, model: LiteTransformer) -> None:
         self.model = model.eval()
         self.specs = state_specs(model.config)
-        self._encode, self._step = EncodeGraph(model), StepGraph(model)
+        self.layers: State = {}
+        if model.encoder is not None:
+            self._watch(model.encoder.layers, encoder_layer_names(model.config))
+        self._watch(model.decoder.layers, decoder_layer_names(model.config))
+
+    def _watch(self, layers: nn.ModuleList, names: list[str]) -> None:
+        for layer, name in zip(layers, names, strict=True):
+            layer.register_forward_hook(lambda _layer, _inputs, output, name=name: self._note(name, output))
+
+    def _note(self, name: str, output: Any) -> None:
+        # An encoder layer returns its frames; a decoder layer one frame and its state.
+        self.layers[name] = (output[0][:, 0] if isinstance(output, tuple) else output).numpy()
 
     @torch.inference_mode()
     def encode(self, source: Int[np.ndarray, "B S"], mask: Bool[np.ndarray, "B S"]) -> State:
         """See Session.encode."""
+        self.layers = {}
+        fixed = iter(_fixed(self.model.encode(torch.from_numpy(source), torch.from_numpy(mask))))
         state: State = {}
-        fixed = self._encode(torch.from_numpy(source), torch.from_numpy(mask))
-        remaining = iter(fixed)
         for spec in self.specs:
             if spec.initial is None:
-                state[spec.name] = next(remaining).numpy()
+                state[spec.name] = next(fixed).numpy()
             else:
                 shape = [len(source) if d == "batch" else int(d) for d in spec.shape]
                 state[spec.name] = np.full(shape, spec.initial, spec.dtype)
@@ -39,14 +53,33 @@ class TorchSession:
         self, tokens: Int[np.ndarray, " B"], position: int, state: State
     ) -> tuple[Float[np.ndarray, "B V"], State]:
         """See Session.step."""
-        inputs = [torch.from_numpy(state[spec.name]) for spec in self.specs]
-        logits, *changed = self._step(torch.from_numpy(tokens), torch.tensor([position]), *inputs)
-        return logits.numpy(), self._updated(state, changed)
-
-    def _updated(self, state: State, changed: list[Tensor]) -> State:
+        self.layers = {}
+        before = self._decoder_state([torch.from_numpy(state[spec.name]) for spec in self.specs])
+        logits, after = self.model.decoder(torch.from_numpy(tokens)[:, None], torch.tensor([position]), before)
+        changed = [t for mixer in after.mixers for t in mixer if t is not None]
         names = [spec.name for spec in self.specs if spec.output]
-        return {**state, **{n: t.numpy() for n, t in zip(names, changed, strict=True)}}
+        return logits[:, 0].numpy(), {**state, **{n: t.numpy() for n, t in zip(names, changed, strict=True)}}
+
+    def _decoder_state(self, tensors: list[Tensor]) -> DecoderState:
+        """The reference's state from tensors in ``state_specs`` order."""
+        config, rest = self.model.config, iter(tensors)
+        has_window = config.decoder.attention_width < config.width
+        kernels = config.decoder.kernels
+        mixers = tuple(MixerState(next(rest), next(rest), next(rest) if has_window else None) for _ in kernels)
+        if not config.decoder.cross_heads:
+            return DecoderState(mixers, (None,) * len(kernels), None)
+        return DecoderState(mixers, tuple((next(rest), next(rest)) for _ in kernels), next(rest))
 
     def reorder(self, state: State, rows: Int[np.ndarray, " N"]) -> State:
         """See Session.reorder."""
         return {name: tensor[rows] for name, tensor in state.items()}
+
+    def canonical(self, state: State) -> State:
+        """See Session.canonical."""
+        return state
+
+
+def _fixed(state: DecoderState) -> list[Tensor]:
+    """What a sentence never changes: cross keys, values and mask."""
+    pairs = [t for pair in state.cross if pair for t in pair]
+    return [*pairs, *([state.cross_bias] if state.cross_bias is not None else [])]

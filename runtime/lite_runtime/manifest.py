@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 StateKind = Literal["self_kv", "cross_kv", "cross_mask", "conv_window", "memory"]
 
 
@@ -36,11 +36,17 @@ class TensorSpec(Part):
 
 
 class Graph(Part):
-    """One callable of a format: ``encode`` or ``step``."""
+    """One callable of a format: ``encode`` or ``step``.
+
+    ``function`` is its name where one file (or, for Core ML, one package folder) holds several. ``layers`` are the
+    outputs that show what each layer gave, in order: for parity only, an app ignores them.
+    """
 
     file: str
+    function: str | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    layers: tuple[str, ...] = ()
 
 
 class StateTensor(Part):
@@ -48,7 +54,9 @@ class StateTensor(Part):
 
     ``output`` is the step graph's output that replaces it; None where a sentence never changes it
     (cross-attention). ``initial`` fills it before the first token where the encoder does not produce it.
-    ``shape`` is the shape before the first token.
+    ``shape`` is the shape before the first token. ``batch_axis`` is None where the graphs take one row at a time;
+    ``slots`` is the fixed length of the time axis (the last but one) where only the slots up to the position count;
+    ``held`` where the runtime keeps the tensor itself (mutable buffer, Core ML state), out of inputs and outputs.
     """
 
     name: str
@@ -58,7 +66,9 @@ class StateTensor(Part):
     shape: tuple[int | str, ...]
     output: str | None
     initial: float | None
-    batch_axis: int = 0
+    batch_axis: int | None = 0
+    slots: int | None = None
+    held: bool = False
 
 
 class FormatEntry(Part):
@@ -66,6 +76,7 @@ class FormatEntry(Part):
 
     format: Literal["onnx", "coreml", "executorch"]
     precision: str
+    cache: Literal["explicit", "stateful"] = "explicit"
     files: tuple[FileEntry, ...]
     encode: Graph
     step: Graph

@@ -31,25 +31,34 @@ class OnnxSession:
         self._step = _load(folder, entry.step, threads)
         self._fixed = [spec.name for spec in self.specs if spec.initial is None]
         self._changing = [spec for spec in self.specs if spec.output is not None]
+        self._encoder_layers, self._decoder_layers = entry.encode.layers, entry.step.layers
+        self.layers: State = {}
 
     def encode(self, source: Int[np.ndarray, "B S"], mask: Bool[np.ndarray, "B S"]) -> State:
         """See Session.encode."""
-        outputs = self._encode.run(self._fixed, {"source": source, "mask": mask})
-        produced = iter(outputs)
-        return {s.name: next(produced) if s.initial is None else _initial(s, len(source)) for s in self.specs}
+        produced = iter(self._encode.run([*self._fixed, *self._encoder_layers], {"source": source, "mask": mask}))
+        state = {s.name: next(produced) if s.initial is None else _initial(s, len(source)) for s in self.specs}
+        self.layers = dict(zip(self._encoder_layers, produced, strict=True))
+        return state
 
     def step(
         self, tokens: Int[np.ndarray, " B"], position: int, state: State
     ) -> tuple[Float[np.ndarray, "B V"], State]:
         """See Session.step."""
         feeds = {"tokens": tokens, "position": np.array([position], np.int64), **state}
-        logits, *changed = self._step.run(["logits", *(spec.output for spec in self._changing)], feeds)
-        updates = {spec.name: tensor for spec, tensor in zip(self._changing, changed, strict=True)}
+        names = ["logits", *(spec.output for spec in self._changing), *self._decoder_layers]
+        logits, *produced = self._step.run(names, feeds)
+        updates = {spec.name: tensor for spec, tensor in zip(self._changing, produced, strict=False)}
+        self.layers = dict(zip(self._decoder_layers, produced[len(updates) :], strict=True))
         return logits, {**state, **updates}
 
     def reorder(self, state: State, rows: Int[np.ndarray, " N"]) -> State:
         """See Session.reorder."""
         return {spec.name: state[spec.name].take(rows, axis=spec.batch_axis) for spec in self.specs}
+
+    def canonical(self, state: State) -> State:
+        """See Session.canonical."""
+        return state
 
 
 def _initial(spec: StateTensor, batch: int) -> np.ndarray:

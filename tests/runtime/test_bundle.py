@@ -80,7 +80,7 @@ def test_a_manifest_of_something_else_is_refused(bundle: Path, content: str) -> 
 def test_another_schema_version_is_refused(bundle: Path, version: object) -> None:
     # Newer manifests have other keys too: the version must be looked at first.
     edit(bundle, lambda m: m.update(schema_version=version, novelty=1))
-    with pytest.raises(BundleError, match=f"bundle has schema {version}, this version reads 1: upgrade lite-export"):
+    with pytest.raises(BundleError, match=f"bundle has schema {version}, this version reads 2: upgrade lite-export"):
         open_bundle(bundle)
 
 
