@@ -1,6 +1,6 @@
 """A checkpoint becomes a bundle: graphs, tokenizer, golden and manifest, staged and then renamed.
 
-1. load the model folder  2. export each format  3. record golden with PyTorch  4. write the manifest with checksums
+1. load the model folder  2. start the exports  3. record golden with PyTorch  4. write the manifest with checksums
 """
 
 from __future__ import annotations
@@ -10,21 +10,14 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from lite_export.graphs import state_specs
+from lite_export.errors import ExportError
+from lite_export.format_export import exporting, file_entries, tasks
 from lite_export.loading import SENTENCES, ModelCard, limits, load_model_card, token_ids
-from lite_export.onnx_export import ExportError, export_onnx
+from lite_export.recipes import DEFAULT, Recipe
 from lite_export.torch_session import TorchSession
 from lite_runtime.bundle import sha256_of
 from lite_runtime.golden import GOLDEN_BEAM, GoldenHypothesis, GoldenSentence, dump_golden
-from lite_runtime.manifest import (
-    SCHEMA_VERSION,
-    Card,
-    FileEntry,
-    FormatEntry,
-    Golden,
-    Manifest,
-    TokenIds,
-)
+from lite_runtime.manifest import SCHEMA_VERSION, Card, FormatEntry, Golden, Manifest, TokenIds
 from lite_runtime.parity import translate_golden
 from lite_runtime.recording import make_script, play, save_recording
 from lite_runtime.tokenizer import SentencePieceTokenizer
@@ -33,7 +26,6 @@ from lite_transformer.files import staged_folder
 from lite_transformer.model import LiteTransformer
 
 Report = Callable[[str], None]
-FORMATS = ("onnx",)
 # Sentences recorded step by step: enough for a padded batch, small enough to travel to a phone.
 _RECORDED = 2
 _RECORDED_TOKENS = 12
@@ -43,22 +35,20 @@ def write_bundle(
     model_folder: Path,
     output: Path,
     sentences: Sequence[str] | None = None,
-    formats: Sequence[str] = FORMATS,
+    recipes: Sequence[Recipe] = DEFAULT,
     report: Report = lambda _: None,
 ) -> Manifest:
     """Export the model of ``model_folder`` into the bundle ``output``, replacing it as a whole.
 
     Args:
         sentences: source sentences for the golden, two or more; None for the model folder's own.
+        recipes: formats, precisions and caches, see ``recipes.plan``.
 
     Raises:
-        ExportError: unknown format, too few sentences, no tokenizer, or a model ONNX cannot take.
+        ExportError: too few sentences, no tokenizer, a model a format cannot take, or a package that is missing.
         CheckpointError: the model folder cannot be read.
         OSError: ``output`` cannot be written; nothing is left behind.
     """
-    unknown = set(formats) - set(FORMATS)
-    if unknown:
-        raise ExportError(f"unknown format {', '.join(sorted(unknown))}; there are: {', '.join(FORMATS)}")
     if output.exists() and not (output / "manifest.json").exists():
         raise ExportError(f"{output} exists and is no bundle: choose another --output, or remove it")
     model, card = load_model(model_folder), load_model_card(model_folder)
@@ -66,10 +56,12 @@ def write_bundle(
         raise ExportError(f"{model_folder} has no {TOKENIZER}: a bundle needs a SentencePiece tokenizer")
     with staged_folder(output) as staging:
         shutil.copyfile(model_folder / TOKENIZER, staging / TOKENIZER)
-        entries = [_export_onnx_format(model, staging, report)]
-        report("recording golden translations with PyTorch")
-        golden = _write_golden(model, card, staging, sentences or _own_sentences(model_folder))
-        manifest = _manifest(model, card, model_folder, staging, golden, entries)
+        with exporting(tasks(model_folder, staging, recipes), report) as exported:
+            report("recording golden translations with PyTorch")
+            golden = _write_golden(model, card, staging, sentences or _own_sentences(model_folder))
+            entries = {(e.format, e.precision, e.cache): e for e in exported()}
+        ordered = [entries[r.format, r.precision, r.cache] for r in recipes]
+        manifest = _manifest(model, card, model_folder, staging, golden, ordered)
         (staging / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", "utf8")
     return manifest
 
@@ -79,27 +71,6 @@ def _own_sentences(model_folder: Path) -> list[str]:
     if not path.exists():
         raise ExportError(f"{model_folder} has no {SENTENCES}: name a file of source sentences with --sentences")
     return path.read_text("utf8").splitlines()
-
-
-def _export_onnx_format(model: LiteTransformer, staging: Path, report: Report) -> FormatEntry:
-    report("exporting encode and step to ONNX")
-    folder = staging / "onnx"
-    folder.mkdir()
-    encode, step = export_onnx(model, folder)
-    return FormatEntry(
-        format="onnx",
-        precision="fp32",
-        files=_files(staging, sorted(folder.iterdir())),
-        encode=encode.model_copy(update={"file": f"onnx/{encode.file}"}),
-        step=step.model_copy(update={"file": f"onnx/{step.file}"}),
-        state=state_specs(model.config),
-    )
-
-
-def _files(root: Path, paths: Sequence[Path]) -> tuple[FileEntry, ...]:
-    return tuple(
-        FileEntry(path=p.relative_to(root).as_posix(), sha256=sha256_of(p), bytes=p.stat().st_size) for p in paths
-    )
 
 
 def _write_golden(model: LiteTransformer, card: ModelCard, staging: Path, sentences: Sequence[str]) -> Golden:
@@ -160,6 +131,6 @@ def _manifest(
         text=card.text,
         weights_sha256=sha256_of(model_folder / WEIGHTS),
         golden=golden,
-        files=_files(staging, shared),
+        files=file_entries(staging, shared),
         formats=tuple(formats),
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lite_export.loading import REPLACEMENTS, model_translator, token_ids
 from lite_runtime.manifest import Decoding
+from lite_runtime.quality import Quality, score
 from lite_runtime.tokenizer import SentencePieceTokenizer
 from lite_runtime.translator import TranslateOptions, Translator
 from lite_transformer.training.corpus import CorpusError, read_pairs
@@ -36,14 +37,6 @@ class EvaluationSet:
     name: str
     sources: tuple[str, ...]
     references: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Corpus scores, 0 to 100."""
-
-    bleu: float
-    chrf: float
 
 
 @dataclass(frozen=True)
@@ -97,18 +90,6 @@ def find_sets(data: Path, source: str, target: str, limit: int | None = None) ->
 def normalise(text: str) -> str:
     """Straight quotes, no soft hyphens, and one plain space wherever there is space of any kind."""
     return _SPACES.sub(" ", text.translate(_PLAIN)).strip()
-
-
-def score(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[Quality, dict[str, str]]:
-    """Corpus BLEU and chrF against one reference each, and their sacreBLEU signatures."""
-    from sacrebleu.metrics import BLEU, CHRF
-
-    bleu, chrf = BLEU(), CHRF()
-    quality = Quality(
-        bleu=bleu.corpus_score(list(hypotheses), [list(references)]).score,
-        chrf=chrf.corpus_score(list(hypotheses), [list(references)]).score,
-    )
-    return quality, {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}
 
 
 def evaluate(

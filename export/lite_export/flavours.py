@@ -94,13 +94,14 @@ class Slots:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        # Made here, once: a step would else count them out each time.
+        self.numbers = torch.arange(slots, dtype=torch.float32)[:, None]
 
     def clock(self, position: Int[Tensor, " 1"]) -> Clock:
         """Masks by subtraction and clamping: comparisons are not delegated. Exact in float16 up to 2048 slots."""
         here = position.to(torch.float32)
-        numbers = torch.arange(self.slots, dtype=torch.float32)[:, None]
-        past = (here - numbers).clamp(0.0, 1.0)
-        future = (numbers - here).clamp(0.0, 1.0)
+        past = (here - self.numbers).clamp(0.0, 1.0)
+        future = (self.numbers - here).clamp(0.0, 1.0)
         present = 1.0 - past - future
         return Clock(past, present, (future * MASKED).view(1, 1, self.slots), here.clamp(0.0, 1.0))
 

@@ -23,6 +23,8 @@ CARD, CONFIG, MANIFEST = "card.json", "config.json", "manifest.json"
 # A model folder's own source sentences, one a line, on which its bundles prove parity.
 SENTENCES = "sentences.txt"
 _SENTENCES = 50
+# Its own small test set, SOURCE<TAB>TARGET, on which exported files must keep their BLEU.
+TEST_SET = "test.tsv"
 # Our training text has none of these: what a user types is brought to what the model has seen.
 REPLACEMENTS = {"’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ", "\u00ad": ""}
 

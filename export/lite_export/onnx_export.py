@@ -1,9 +1,10 @@
-"""PyTorch to ONNX: ``encode.onnx`` and ``step.onnx`` over one shared ``weights.bin``.
+"""PyTorch to ONNX: for each precision ``encode.onnx`` and ``step.onnx`` over one shared ``weights.bin``.
 
-1. trace both graphs with torch.export, batch, source and past dynamic
+1. trace both graphs with torch.export, batch, source and past dynamic: once, it takes far longer than all else
 2. refuse graphs whose dynamic axes were frozen on the way
 3. undo the folding that stores a tied table twice, once transposed
-4. move every weight to one external file, each content once: the tied table serves both graphs
+4. for each precision, rewrite a copy of both graphs (``onnx_quantize``)
+5. move every weight to one external file, each content once: the tied table serves both graphs
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import jaxtyping
@@ -22,8 +23,10 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 from torch.export import Dim
 
+from lite_export.errors import ExportError
 from lite_export.flavours import Growing
 from lite_export.graphs import EncodeGraph, StepGraph, decoder_layer_names, encoder_layer_names, state_specs
+from lite_export.onnx_quantize import PRECISIONS, quantize
 from lite_runtime.manifest import Graph, StateTensor, TensorSpec
 from lite_transformer.config import ModelConfig
 from lite_transformer.model import LiteTransformer
@@ -37,37 +40,48 @@ _ALIGNMENT = 64
 _EXAMPLE = {"batch": 2, "source": 7, "past": 5}
 
 
-class ExportError(ValueError):
-    """The model cannot be exported to this format; the message says why."""
-
-
-def export_onnx(model: LiteTransformer, folder: Path) -> tuple[Graph, Graph]:
-    """Write ``encode.onnx``, ``step.onnx`` and ``weights.bin`` into ``folder``.
+def export_onnx(
+    model: LiteTransformer, folder: Path, precisions: Sequence[str] = ("fp32",)
+) -> dict[str, tuple[Graph, Graph]]:
+    """Write ``PRECISION/encode.onnx``, ``step.onnx`` and ``weights.bin`` into ``folder`` for each precision.
 
     Returns:
-        the manifest's descriptions of both graphs, with file names relative to ``folder``.
+        by precision, the manifest's descriptions of encode and step, with file names relative to ``folder``.
 
     Raises:
-        ExportError: the model has no encoder, or a dynamic axis came out fixed.
+        ExportError: an unknown precision, the model has no encoder, or a dynamic axis came out fixed.
     """
     config = model.config
+    unknown = [precision for precision in precisions if precision not in PRECISIONS]
+    if unknown:
+        raise ExportError(f"no {', '.join(unknown)} for ONNX; choose from {', '.join(PRECISIONS)}")
     if config.encoder is None:
         raise ExportError("a language model has no encoder: only translation models are exported to ONNX so far")
     model = model.eval()
-    encode, step = _export_encode(model, config), _export_step(model, config)
-    pool = WeightPool(folder / WEIGHTS)
-    graphs = []
-    layers = {"encode": encoder_layer_names(config), "step": decoder_layer_names(config)}
-    for name, exported in (("encode", encode), ("step", step)):
+    traced = {"encode": _export_encode(model, config), "step": _export_step(model, config)}
+    for graph in traced.values():
         # Node metadata holds the exporting machine's stack traces: half of the file, and nobody's business.
-        ClearMetadataAndDocStringPass()(exported)
-        _share_transposes(exported.graph)
-        pool.adopt(exported)
-        exported.producer_name, exported.graph.name = "lite-export", name
-        ir.save(exported, folder / f"{name}.onnx")
-        graphs.append(_describe(exported, f"{name}.onnx", layers[name]))
-    pool.close()
-    return graphs[0], graphs[1]
+        ClearMetadataAndDocStringPass()(graph)
+        _share_transposes(graph.graph)
+    return {precision: _write_precision(traced, config, folder, precision) for precision in precisions}
+
+
+def _write_precision(
+    traced: Mapping[str, ir.Model], config: ModelConfig, folder: Path, precision: str
+) -> tuple[Graph, Graph]:
+    target = folder / precision
+    target.mkdir()
+    layers = {"encode": encoder_layer_names(config), "step": decoder_layer_names(config)}
+    described = {}
+    with closing(WeightPool(target / WEIGHTS)) as pool:
+        for name, original in traced.items():
+            graph = original.clone()
+            quantize(graph, precision)
+            pool.adopt(graph)
+            graph.producer_name, graph.graph.name = "lite-export", name
+            ir.save(graph, target / f"{name}.onnx")
+            described[name] = _describe(graph, f"{precision}/{name}.onnx", layers[name])
+    return described["encode"], described["step"]
 
 
 def _export_encode(model: LiteTransformer, config: ModelConfig) -> ir.Model:

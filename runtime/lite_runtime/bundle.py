@@ -30,35 +30,61 @@ class Bundle:
     folder: Path
     manifest: Manifest
 
-    def format(self, name: str | None = None, precision: str | None = None) -> FormatEntry:
-        """The first format of that name and precision (of any, where None).
+    def format(self, name: str | None = None, precision: str | None = None, cache: str | None = None) -> FormatEntry:
+        """The first format of that name, precision and kind of cache (of any, where None).
 
         Raises:
             BundleError: with what there is, where there is none such.
         """
-        for entry in self.manifest.formats:
-            if name in (None, entry.format) and precision in (None, entry.precision):
-                return entry
-        wanted = " ".join(filter(None, (name, precision))) or "format"
-        there = ", ".join(f"{e.format} {e.precision}" for e in self.manifest.formats) or "none"
+        found = self.formats(name, precision, cache)
+        if found:
+            return found[0]
+        wanted = " ".join(filter(None, (name, precision, cache))) or "format"
+        there = ", ".join(f"{e.format} {e.precision} {e.cache}" for e in self.manifest.formats) or "none"
         raise BundleError(f"{self.folder} has no {wanted}; it has: {there}")
 
-    def session(self, name: str | None = None, precision: str | None = None, threads: int | None = None) -> Session:
-        """The model of one format, loaded.
+    def formats(
+        self, name: str | None = None, precision: str | None = None, cache: str | None = None
+    ) -> tuple[FormatEntry, ...]:
+        """All formats of that name, precision and kind of cache."""
+        wanted = {"format": name, "precision": precision, "cache": cache}
+        return tuple(
+            entry
+            for entry in self.manifest.formats
+            if all(value in (None, getattr(entry, key)) for key, value in wanted.items())
+        )
+
+    def session(
+        self,
+        name: str | None = None,
+        precision: str | None = None,
+        cache: str | None = None,
+        threads: int | None = None,
+    ) -> Session:
+        """The model of one format, loaded. Raises what ``format`` and ``session_of`` raise."""
+        return self.session_of(self.format(name, precision, cache), threads)
+
+    def session_of(self, entry: FormatEntry, threads: int | None = None) -> Session:
+        """One of the bundle's formats, loaded.
 
         Args:
             threads: CPU threads; None leaves it to the runtime.
 
         Raises:
-            BundleError: no such format, one this version cannot run, or a file its runtime refuses.
+            BundleError: its runtime is not installed, or refuses a file.
         """
-        entry = self.format(name, precision)
-        if entry.format != "onnx":
-            raise BundleError(f"this version runs the onnx format only, not {entry.format}")
-        # Imported late: ONNX Runtime takes a while, and is an extra.
-        from lite_runtime.onnx_session import OnnxSession
+        # Imported late: a runtime takes a while to import, and each is an extra.
+        if entry.format == "onnx":
+            from lite_runtime.onnx_session import OnnxSession
 
-        return OnnxSession(self.folder, entry, threads)
+            return OnnxSession(self.folder, entry, threads)
+        if entry.format == "executorch":
+            from lite_runtime.executorch_session import executorch_session
+
+            return executorch_session(self.folder, entry, threads)
+        from lite_runtime.coreml_session import coreml_session
+
+        return coreml_session(self.folder, entry)
 
     def tokenizer(self) -> SentencePieceTokenizer:
         """The bundle's tokenizer.
@@ -73,7 +99,10 @@ class Bundle:
         self, name: str | None = None, precision: str | None = None, threads: int | None = None
     ) -> Translator:
         """Session and tokenizer joined, with the bundle's decoding defaults. Raises what they raise."""
-        session = self.session(name, precision, threads)
+        return self.translator_of(self.session(name, precision, threads=threads))
+
+    def translator_of(self, session: Session) -> Translator:
+        """Text to text with one of the bundle's sessions."""
         manifest = self.manifest
         return Translator(session, self.tokenizer(), manifest.tokens, manifest.limits, manifest.decoding)
 
@@ -90,9 +119,11 @@ def open_bundle(folder: Path, verify: bool = True) -> Bundle:
     """
     manifest = _read(folder)
     listed = {entry.path for entry in _files(manifest)}
+    # A Core ML package is a folder: its files are listed, and the graph names the folder.
+    known = listed | {parent.as_posix() for path in listed for parent in PurePosixPath(path).parents}
     for path in (*listed, *_used(manifest)):
         _check_inside(path)
-        if path not in listed:
+        if path not in known:
             raise BundleError(f"{MANIFEST} uses {path} but does not list it among its files: export again")
     for entry in _files(manifest):
         _check_file(folder, entry, verify)

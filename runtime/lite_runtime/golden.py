@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from lite_runtime.manifest import Part
 from lite_runtime.search import Hypothesis
 
-GOLDEN_BEAM = 5
+GOLDEN_BEAM = 4
 
 
 class GoldenHypothesis(Part):

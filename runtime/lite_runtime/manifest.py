@@ -72,7 +72,10 @@ class StateTensor(Part):
 
 
 class FormatEntry(Part):
-    """One exported form of the model: its format, precision, files, graphs and state."""
+    """One exported form of the model: its format, precision, files, graphs and state.
+
+    ``extras`` are further callables some formats offer, by name: a whole translation as one graph, for example.
+    """
 
     format: Literal["onnx", "coreml", "executorch"]
     precision: str
@@ -81,6 +84,12 @@ class FormatEntry(Part):
     encode: Graph
     step: Graph
     state: tuple[StateTensor, ...]
+    extras: dict[str, Graph] = {}
+
+    @property
+    def name(self) -> str:
+        """For people: format, precision, and the kind of cache where it is not explicit."""
+        return f"{self.format} {self.precision}" + ("" if self.cache == "explicit" else f" {self.cache}")
 
 
 class TokenIds(Part):

@@ -1,26 +1,29 @@
-"""The parity ladder: does an exported model compute what PyTorch computes?
+"""The parity ladder: does an exported model compute what the reference computes?
 
 1. outputs: the encoder and the first step  2. steps: logits and every state tensor of whole decodes
-3. tokens: greedy and beam hypotheses and their scores
+3. layers: what each layer gave, so that a difference has an address
+4. tokens: the best next token after the same prefix  5. hypotheses: greedy and beam search, with their scores
 
-A rung that fails names the first step and tensor that differ.
+A sixth rung, translation quality, is in ``quality``. A rung that fails names the first step and tensor that differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from lite_runtime.golden import GOLDEN_BEAM, GoldenHypothesis, GoldenSentence
 from lite_runtime.manifest import Decoding, Limits, Part, StateTensor, TokenIds
 from lite_runtime.recording import Moment, Script, play
 from lite_runtime.search import Hypothesis, SearchOptions, search
-from lite_runtime.session import Session, State
+from lite_runtime.session import Session
 from lite_runtime.tolerances import Tolerance
 
-RungName = Literal["outputs", "steps", "tokens"]
+RungName = Literal["outputs", "steps", "layers", "tokens", "hypotheses", "bleu"]
 
 
 class Breach(Part):
@@ -39,40 +42,44 @@ class Breach(Part):
 
 
 class Rung(Part):
-    """One rung's result: ``checked`` comparisons, the worst difference seen, and the first breach."""
+    """One rung's result: ``checked`` comparisons, the worst seen, and the first breach.
+
+    ``worst`` is what ``tolerance`` bounds: an absolute difference (outputs, steps, layers), the share that differs
+    (tokens, hypotheses), or points of BLEU. ``at`` says where the worst was, or more about it.
+    """
 
     name: RungName
     passed: bool
     checked: int
     worst: float
-    worst_tensor: str
+    at: str
     tolerance: float
     breach: Breach | None
 
 
-class _Watch:
-    """Collects differences of one rung."""
+class Differences:
+    """Collects absolute differences of tensors."""
 
     def __init__(self, name: RungName, tolerance: float) -> None:
         self.name, self.tolerance = name, tolerance
-        self.checked, self.worst, self.worst_tensor = 0, 0.0, ""
+        self.checked, self.worst, self.at = 0, 0.0, ""
         self.breach: Breach | None = None
 
     def compare(self, batch: int, step: int, tensor: str, expected: np.ndarray, actual: np.ndarray) -> None:
         """Compare two tensors; a NaN or another shape is a breach whatever the tolerance."""
         self.checked += 1
         if expected.shape != actual.shape:
-            self.fail(batch, step, tensor, None, f"shape {actual.shape} instead of {expected.shape}")
+            self._fail(batch, step, tensor, None, f"shape {actual.shape} instead of {expected.shape}")
             return
         difference = np.abs(expected.astype(np.float64) - actual.astype(np.float64))
         worst = float(difference.max(initial=0.0))
         if not worst <= self.tolerance:
-            row = np.unravel_index(int(np.nan_to_num(difference, nan=np.inf).argmax()), difference.shape)
-            self.fail(batch, step, tensor, worst, f"largest at {tuple(map(int, row))}")
+            place = np.unravel_index(int(np.nan_to_num(difference, nan=np.inf).argmax()), difference.shape)
+            self._fail(batch, step, tensor, worst, f"largest at {tuple(map(int, place))}")
         if not worst <= self.worst:
-            self.worst, self.worst_tensor = worst, tensor
+            self.worst, self.at = worst, tensor
 
-    def fail(self, batch: int, step: int, tensor: str, difference: float | None, detail: str) -> None:
+    def _fail(self, batch: int, step: int, tensor: str, difference: float | None, detail: str) -> None:
         """Keep the first breach: later ones follow from it."""
         if self.breach is None:
             self.breach = Breach(batch=batch, step=step, tensor=tensor, difference=difference, detail=detail)
@@ -84,9 +91,42 @@ class _Watch:
             passed=self.breach is None and self.checked > 0,
             checked=self.checked,
             worst=self.worst,
-            worst_tensor=self.worst_tensor,
+            at=self.at,
             tolerance=self.tolerance,
             breach=self.breach,
+        )
+
+
+@dataclass
+class Shares:
+    """Counts what is equal and what is not; up to ``tolerance`` of it may differ."""
+
+    name: RungName
+    tolerance: float
+    checked: int = 0
+    different: int = 0
+    first: Breach | None = None
+    remarks: list[str] = field(default_factory=list)
+
+    def count(self, equal: bool, batch: int, step: int, what: str, detail: str) -> None:
+        """One comparison; ``what`` and ``detail`` describe it where it is not equal."""
+        self.checked += 1
+        if not equal:
+            self.different += 1
+            self.first = self.first or Breach(batch=batch, step=step, tensor=what, difference=None, detail=detail)
+
+    def result(self) -> Rung:
+        """What was seen."""
+        share = self.different / max(1, self.checked)
+        passed = self.checked > 0 and share <= self.tolerance
+        return Rung(
+            name=self.name,
+            passed=passed,
+            checked=self.checked,
+            worst=share,
+            at=", ".join([f"{self.different} differ", *self.remarks]),
+            tolerance=self.tolerance,
+            breach=None if passed else self.first,
         )
 
 
@@ -98,55 +138,71 @@ def check_steps(
     references: Iterable[Reference],
     specs: Sequence[StateTensor],
     tolerance: Tolerance,
+    pad: int,
     on_batch: Callable[[], None] = lambda: None,
-) -> tuple[Rung, Rung]:
-    """Rungs 1 and 2: play every script and compare each moment with the reference's.
+) -> tuple[Rung, ...]:
+    """Rungs 1 to 4: play every script and compare each moment with the reference's.
 
     Tensors are compared in the order a step computes them (layer by layer, logits last), so the first
     difference is the one nearest to its cause.
     """
-    outputs, steps = _Watch("outputs", tolerance.tensors), _Watch("steps", tolerance.tensors)
-    order = sorted(specs, key=lambda s: (s.layer is None, s.layer or 0))
+    outputs, steps = Differences("outputs", tolerance.tensors), Differences("steps", tolerance.tensors)
+    layers, tokens = Differences("layers", tolerance.tensors), Shares("tokens", tolerance.tokens)
+    names = [s.name for s in sorted(specs, key=lambda s: (s.layer is None, s.layer or 0))]
     for number, (script, moments) in enumerate(references):
         for expected, actual in zip(moments, play(session, script), strict=True):
-            watches = (outputs, steps) if expected.step <= 0 else (steps,)
-            for watch in watches:
-                _compare_moment(watch, number, expected, actual, [s.name for s in order])
+            for watch in (outputs, steps) if expected.step <= 0 else (steps,):
+                _compare_states(watch, number, expected, actual, names)
+            for name, tensor in expected.layers.items():
+                layers.compare(number, expected.step, name, tensor, np.asarray(actual.layers[name]))
+            if expected.logits is not None and actual.logits is not None:
+                active = script.fed[expected.step] != pad
+                _count_tokens(tokens, number, expected.step, expected.logits[active], actual.logits[active])
         on_batch()
-    return outputs.result(), steps.result()
+    return outputs.result(), steps.result(), layers.result(), tokens.result()
 
 
-def _compare_moment(watch: _Watch, batch: int, expected: Moment, actual: Moment, names: Sequence[str]) -> None:
+def _compare_states(watch: Differences, batch: int, expected: Moment, actual: Moment, names: Sequence[str]) -> None:
+    # What a runtime keeps out of reach is checked by the logits of the steps that follow.
     for name in names:
-        watch.compare(batch, expected.step, name, _named(expected.state, name), _named(actual.state, name))
+        if name in actual.state:
+            wanted, found = np.asarray(expected.state[name]), np.asarray(actual.state[name])
+            watch.compare(batch, expected.step, name, wanted, found)
     if expected.logits is not None and actual.logits is not None:
         watch.compare(batch, expected.step, "logits", expected.logits, actual.logits)
 
 
-def _named(state: State, name: str) -> np.ndarray:
-    return np.asarray(state[name])
+def _count_tokens(
+    watch: Shares, batch: int, step: int, expected: Float[np.ndarray, "B V"], actual: Float[np.ndarray, "B V"]
+) -> None:
+    for row, (wanted, found) in enumerate(zip(expected.argmax(-1), actual.argmax(-1), strict=True)):
+        watch.count(bool(wanted == found), batch, step, "best token", f"row {row}: {found} instead of {wanted}")
 
 
-def check_tokens(
+def check_hypotheses(
     session: Session,
     golden: Sequence[GoldenSentence],
     tokens: TokenIds,
     limits: Limits,
     decoding: Decoding,
     tolerance: Tolerance,
+    beams: Sequence[int] = (1, GOLDEN_BEAM),
     on_batch: Callable[[], None] = lambda: None,
     batch_size: int = 10,
 ) -> Rung:
-    """Rung 3: greedy and beam hypotheses equal token for token, scores within the tolerance."""
-    watch = _Watch("tokens", tolerance.score)
+    """Rung 5: greedy and beam hypotheses equal token for token, their scores within the tolerance."""
+    watch = Shares("hypotheses", tolerance.hypotheses)
+    worst_score = 0.0
     for first in range(0, len(golden), batch_size):
         part = golden[first : first + batch_size]
-        for beam in (1, GOLDEN_BEAM):
+        for beam in beams:
             found = translate_golden(session, [s.source for s in part], tokens, limits, decoding, beam)
             for index, (sentence, hypotheses) in enumerate(zip(part, found, strict=True)):
                 wanted = (sentence.greedy,) if beam == 1 else sentence.beam
-                _compare_hypotheses(watch, first + index, beam, wanted, hypotheses)
+                off = _compare_hypotheses(watch, first + index, beam, wanted, hypotheses, tolerance.score)
+                worst_score = max(worst_score, off)
         on_batch()
+    watch.remarks.append(f"scores of the others within {worst_score:.1e}")
     return watch.result()
 
 
@@ -167,18 +223,31 @@ def translate_golden(
 
 
 def _compare_hypotheses(
-    watch: _Watch, sentence: int, beam: int, wanted: Sequence[GoldenHypothesis], found: Sequence[Hypothesis]
-) -> None:
+    watch: Shares,
+    sentence: int,
+    beam: int,
+    wanted: Sequence[GoldenHypothesis],
+    found: Sequence[Hypothesis],
+    score_tolerance: float,
+) -> float:
+    """Count equal hypotheses; returns the largest difference of score among those of equal tokens."""
     kind = "greedy" if beam == 1 else f"beam {beam}"
-    if len(wanted) != len(found):
-        watch.fail(sentence, 0, kind, None, f"{len(found)} hypotheses instead of {len(wanted)}")
-    for rank, (expected, actual) in enumerate(zip(wanted, found, strict=False)):
+    largest = 0.0
+    for rank, expected in enumerate(wanted):
+        what = f"{kind} hypothesis {rank}"
+        if rank >= len(found):
+            watch.count(False, sentence, 0, what, f"sentence {sentence}: {len(found)} hypotheses, not {len(wanted)}")
+            continue
+        actual = found[rank]
         if expected.tokens != actual.tokens:
             step = _first_difference(expected.tokens, actual.tokens)
-            watch.fail(sentence, step, f"{kind} hypothesis {rank}", None, f"sentence {sentence}: other tokens")
-        watch.compare(
-            sentence, len(expected.tokens) - 1, f"{kind} score", np.array(expected.score), np.array(actual.score)
-        )
+            watch.count(False, sentence, step, what, f"sentence {sentence}: other tokens")
+            continue
+        off = abs(expected.score - actual.score)
+        largest = max(largest, off)
+        detail = f"sentence {sentence}: score off by {off:.3g}"
+        watch.count(off <= score_tolerance, sentence, len(expected.tokens) - 1, what, detail)
+    return largest
 
 
 def _first_difference(a: Sequence[int], b: Sequence[int]) -> int:

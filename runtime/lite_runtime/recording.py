@@ -27,11 +27,15 @@ class Script:
 
 @dataclass(frozen=True)
 class Moment:
-    """What a session held after ``step``; step -1 is the encoder's result, which has no logits."""
+    """What a session held after ``step``; step -1 is the encoder's result, which has no logits.
+
+    ``state`` is canonical; ``layers`` is what each layer of the encoder or the decoder gave.
+    """
 
     step: int
     logits: Float[np.ndarray, "B V"] | None
     state: State
+    layers: State
 
 
 def make_script(sources: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]], start: int, pad: int) -> Script:
@@ -54,10 +58,10 @@ def _padded(rows: Sequence[Sequence[int]], pad: int) -> Int[np.ndarray, "B L"]:
 def play(session: Session, script: Script) -> Iterator[Moment]:
     """Run a script through a session, which carries its own state from step to step."""
     state = session.encode(script.source, script.mask)
-    yield Moment(-1, None, state)
+    yield Moment(-1, None, session.canonical(state), session.layers)
     for step, tokens in enumerate(script.fed):
         logits, state = session.step(tokens, step, state)
-        yield Moment(step, logits, state)
+        yield Moment(step, logits, session.canonical(state), session.layers)
 
 
 def save_recording(path: Path, script: Script, moments: Iterable[Moment]) -> None:
@@ -70,6 +74,8 @@ def save_recording(path: Path, script: Script, moments: Iterable[Moment]) -> Non
         for name, value in moment.state.items():
             if last.get(name) is not value:
                 tensors[f"{moment.step}/state/{name}"] = np.ascontiguousarray(value)
+        for name, value in moment.layers.items():
+            tensors[f"{moment.step}/layers/{name}"] = np.ascontiguousarray(value)
         last = moment.state
     save_file(tensors, path)
     path.chmod(0o644)
@@ -82,8 +88,10 @@ def load_recording(path: Path) -> tuple[Script, list[Moment]]:
     moments: list[Moment] = []
     state: State = {}
     for step in range(-1, len(script.fed)):
-        prefix = f"{step}/state/"
-        changed = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        state = {**state, **changed}
-        moments.append(Moment(step, tensors.get(f"{step}/logits"), state))
+        state = {**state, **_under(tensors, f"{step}/state/")}
+        moments.append(Moment(step, tensors.get(f"{step}/logits"), state, _under(tensors, f"{step}/layers/")))
     return script, moments
+
+
+def _under(tensors: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

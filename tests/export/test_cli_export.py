@@ -53,12 +53,12 @@ def test_bad_bundles(tiny_bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_bundle, copy)
     _edit_manifest(copy, "schema_version", 7)
     assert run("parity", copy)[0] == 1
-    assert "bundle has schema 7, this version reads 1" in run("translate", "--model", copy, "hello")[1]
+    assert "bundle has schema 7, this version reads 2" in run("translate", "--model", copy, "hello")[1]
     shutil.copy(tiny_bundle / "manifest.json", copy)
-    (copy / "onnx" / "step.onnx").unlink()
+    (copy / "onnx" / "fp32" / "step.onnx").unlink()
     code, output = run("parity", copy)
     assert code == 1
-    assert "onnx/step.onnx is missing" in output
+    assert "onnx/fp32/step.onnx is missing" in output
     assert run("parity", tmp_path / "nowhere")[0] == 1
 
 

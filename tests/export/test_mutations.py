@@ -85,7 +85,7 @@ def _return(graph: ir.Graph, name: str, node: ir.Node) -> None:
 def broken(bundle: Path, target: Path, graph: str, mutate: Callable[[ir.Graph], None]) -> Path:
     """A copy of ``bundle`` with one graph mutated, its checksums made right again."""
     shutil.copytree(bundle, target)
-    path = target / "onnx" / f"{graph}.onnx"
+    path = target / "onnx" / "fp32" / f"{graph}.onnx"
     model = ir.load(path)
     mutate(model.graph)
     ir.save(model, path)

@@ -10,10 +10,11 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from lite_export import bundle_writer
+from lite_export import bundle_writer, onnx_export
 from lite_export.bundle_writer import write_bundle
 from lite_export.graphs import state_specs
-from lite_export.onnx_export import ExportError, export_onnx
+from lite_export.errors import ExportError
+from lite_export.onnx_export import export_onnx
 from lite_export.reference import reference_session
 from lite_export.torch_session import TorchSession
 from lite_runtime.bundle import BundleError, open_bundle
@@ -40,7 +41,7 @@ def test_every_weight_is_stored_once(tiny_bundle: Path, tiny_folder: Path) -> No
     """The table that embeds the source, embeds the target and projects to the vocabulary is one run of bytes."""
     contents: dict[tuple[int, int], bytes] = {}
     for name in ("encode", "step"):
-        for value in ir.load(tiny_bundle / "onnx" / f"{name}.onnx").graph.initializers.values():
+        for value in ir.load(tiny_bundle / "onnx" / "fp32" / f"{name}.onnx").graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor):
                 contents[tensor.offset, tensor.length] = tensor.tobytes()
@@ -50,7 +51,7 @@ def test_every_weight_is_stored_once(tiny_bundle: Path, tiny_folder: Path) -> No
 
 
 def test_graphs_carry_no_trace_of_the_exporting_machine(tiny_bundle: Path) -> None:
-    for path in (tiny_bundle / "onnx").glob("*.onnx"):
+    for path in (tiny_bundle / "onnx" / "fp32").glob("*.onnx"):
         content = path.read_bytes()
         assert str(Path(bundle_writer.__file__).parent).encode() not in content
         assert b"stack_trace" not in content
@@ -61,7 +62,7 @@ def test_dynamic_convolution_and_post_norm(tmp_path: Path, convolution: str, nor
     """Shapes that were not the example's: one row, one source word, many rows, long sources."""
     config = tiny_config(convolution, norm)
     model = lively_model(config)
-    encode, step = export_onnx(model, tmp_path)
+    encode, step = export_onnx(model, tmp_path)["fp32"]
     entry = FormatEntry(format="onnx", precision="fp32", files=(), encode=encode, step=step, state=state_specs(config))
     session, reference = OnnxSession(tmp_path, entry), TorchSession(model)
     rng = np.random.default_rng(0)
@@ -116,11 +117,11 @@ def test_failure_in_the_middle_leaves_the_old_bundle(
     (target / "manifest.json").write_text("old")
     for failure in (KeyboardInterrupt(), OSError(28, "No space left on device")):
 
-        def fail(_model: object, folder: Path, failure: BaseException = failure) -> None:
+        def fail(_model: object, folder: Path, _precisions: object, failure: BaseException = failure) -> None:
             (folder / "weights.bin").write_bytes(b"half of it")
             raise failure
 
-        monkeypatch.setattr(bundle_writer, "export_onnx", fail)
+        monkeypatch.setattr(onnx_export, "export_onnx", fail)
         with pytest.raises(type(failure)):
             write_bundle(tiny_folder, target)
         assert _whole(tmp_path) == ["bundle"]
@@ -132,8 +133,6 @@ def test_errors_before_any_work(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "precious" / "thesis.txt").write_text("words")
     with pytest.raises(ExportError, match="is no bundle"):
         write_bundle(tiny_folder, tmp_path / "precious")
-    with pytest.raises(ExportError, match="unknown format tflite"):
-        write_bundle(tiny_folder, tmp_path / "b", formats=["tflite"])
     with pytest.raises(CheckpointError, match=r"cannot read .*config\.json"):
         write_bundle(tmp_path / "nothing", tmp_path / "b")
     assert _whole(tmp_path) == ["precious"]
@@ -144,7 +143,7 @@ def test_bundle_with_a_flipped_byte_is_refused(tiny_bundle: Path, tmp_path: Path
 
     copy = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, copy)
-    weights = copy / "onnx" / "weights.bin"
+    weights = copy / "onnx" / "fp32" / "weights.bin"
     content = bytearray(weights.read_bytes())
     content[100] ^= 1
     weights.write_bytes(content)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "lite-export export",
     "lite-export export runs/phone/final --output bundles/mine",
+    "lite-export export --to onnx,coreml,executorch --precision fp32,int8",
+    "lite-export export --to executorch --precision int8 --cache explicit,stateful",
     "lite-export export runs/phone/final --sentences my-sentences.txt",
 )
 
@@ -29,7 +31,17 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="Bundle to write; default: bundles/MODEL_ID.", show_default=False),
     ] = None,
-    to: Annotated[str, typer.Option(help="Formats, separated by commas.")] = "onnx",
+    to: Annotated[str, typer.Option(help="Formats: onnx, coreml, executorch; several with commas.")] = "onnx",
+    precision: Annotated[
+        str, typer.Option(help="Precisions: fp32, fp16, int8, int4, palette4, as far as the format has them.")
+    ] = "fp32",
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="explicit (the app carries the state) or stateful (the runtime does); default: the format's own.",
+            show_default=False,
+        ),
+    ] = None,
     sentences: Annotated[
         Path | None,
         typer.Option(help="Source sentences for the golden; default: the model folder's.", show_default=False),
@@ -37,8 +49,12 @@ def export(
 ) -> None:
     """Export a model to a bundle: graphs with incremental-decoding caches, tokenizer, golden, manifest.
 
-    The bundle appears whole or not at all: Ctrl-C or a full disk leaves what was there before.
+    Every format comes in every precision asked for. The bundle appears whole or not at all: Ctrl-C or a full disk leaves what was there before.
     """
+    # Planned first: what cannot be had shows before anything heavy is imported.
+    from lite_export.recipes import plan
+
+    recipes = plan(to.split(","), precision.split(","), cache.split(",") if cache else ())
     from lite_export.bundle_writer import write_bundle
     from lite_export.loading import load_model_card, shipped_model
 
@@ -46,7 +62,7 @@ def export(
     target = output or Path("bundles") / load_model_card(folder).model_id
     lines = _lines(sentences) if sentences else None
     with stage("loading the model") as report:
-        manifest = write_bundle(folder, target, lines, to.split(","), report)
+        manifest = write_bundle(folder, target, lines, recipes, report)
     _print(target, manifest)
 
 
@@ -60,10 +76,14 @@ def _print(target: Path, manifest: Manifest) -> None:
     from rich.table import Table
 
     console = table_console()
-    table = Table("file", "size", title=f"{manifest.card.model_id}, {manifest.card.parameters / 1e6:.2f} M parameters")
-    table.columns[1].justify = "right"
-    for entry in (*manifest.files, *(file for form in manifest.formats for file in form.files)):
-        table.add_row(entry.path, decimal(entry.bytes))
+    table = Table("part", "file", "size", title=f"{manifest.card.model_id}, {manifest.card.parameters / 1e6:.2f} M parameters")
+    table.columns[2].justify = "right"
+    for file in manifest.files:
+        table.add_row("all formats", file.path, decimal(file.bytes))
+    for form in manifest.formats:
+        table.add_section()
+        for file in form.files:
+            table.add_row(form.name, file.path, decimal(file.bytes))
     console.print(table)
     console.print(f"bundle: {target}", soft_wrap=True)
     console.print(f"next:   lite-export parity {target}", soft_wrap=True)

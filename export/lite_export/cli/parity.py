@@ -12,18 +12,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lite_export.cli.console import bar, stage, table_console
+from lite_export.cli.errors import InputError
 from lite_export.cli.lines import output_stream
 from lite_export.cli.options import examples
 
 if TYPE_CHECKING:
     from lite_runtime.bundle import Bundle
     from lite_runtime.ladder import ParityReport
+    from lite_runtime.manifest import FormatEntry
+    from lite_runtime.parity import Rung
+    from lite_runtime.quality import QualityReference
     from lite_runtime.session import Session
 
 EXAMPLES = examples(
     "lite-export parity",
     "lite-export parity bundles/phone-en-fr",
     "lite-export parity bundles/mine --model runs/phone/final --json parity.json",
+    "lite-export parity bundles/mine --format coreml --precision int8",
+    "lite-export parity bundles/mine --against bundles/last-release",
+    "lite-export parity bundles/mine --test-set test.tsv --beam 4",
     "lite-export parity bundles/mine --recorded",
 )
 
@@ -37,26 +44,55 @@ def parity(
         Path | None,
         typer.Option("--model", "-m", help="The model folder it came from; default: the shipped.", show_default=False),
     ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Compare with this bundle instead of PyTorch.", show_default=False)
+    ] = None,
     recorded: Annotated[
         bool, typer.Option("--recorded", help="Compare with the steps recorded at export; needs no PyTorch.")
     ] = False,
+    format_name: Annotated[str | None, typer.Option("--format", help="Only this format.", show_default=False)] = None,
+    precision: Annotated[str | None, typer.Option(help="Only this precision.", show_default=False)] = None,
     sentences: Annotated[
-        int | None, typer.Option(min=1, help="Use only the first so many sentences.", show_default=False)
+        int | None, typer.Option(min=1, help="Use only the first so many golden sentences.", show_default=False)
     ] = None,
+    test_set: Annotated[
+        Path | None,
+        typer.Option(
+            help="SOURCE<TAB>TARGET lines to compare BLEU on; default: the model folder's test.tsv, if it has one.",
+            show_default=False,
+        ),
+    ] = None,
+    beam: Annotated[int, typer.Option(min=1, help="Beam for the test set.")] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the report here.", show_default=False)
     ] = None,
 ) -> None:
-    """Prove that a bundle computes what PyTorch computes.
+    """Prove that a bundle computes what PyTorch computes, in every format and precision it holds.
 
-    Every step of real sentences: logits and every state tensor; then the tokens and scores of greedy and
-    beam search. A breach names the first step and tensor that differ. Exit code 1 on a breach.
+    Every step of real sentences: logits and every state tensor; what each layer gave; the tokens and scores of
+    greedy and beam search; BLEU on a test set. A breach names the first step, tensor and layer that differ.
+    Exit code 1 on a breach.
     """
+    if against is not None and recorded:
+        raise InputError("--against and --recorded are two references: choose one")
     from lite_export.loading import shipped_model
+    from lite_runtime.ladder import Climb
 
     folder = model or shipped_model()
     with _opened(bundle, folder) as opened:
-        report = _climb(opened, None if recorded else _pytorch(opened, folder), sentences)
+        other = _other(against)
+        reference = None if recorded or other else _pytorch(opened, folder)
+        climb = Climb(
+            bundle=opened,
+            reference=reference,
+            against=other,
+            sentences=sentences,
+            quality=_quality(opened, reference, other, folder, test_set, beam),
+            entries=_entries(opened, format_name, precision),
+        )
+        done = count(1)
+        with bar("comparing", climb.pieces()) as show:
+            report = climb.run(lambda: show(next(done)))
     _print(report)
     if json_file:
         with output_stream(json_file) as stream:
@@ -81,6 +117,12 @@ def _opened(bundle: Path | None, model: Path) -> Iterator[Bundle]:
         yield open_bundle(target)
 
 
+def _other(path: Path | None) -> Bundle | None:
+    from lite_runtime.bundle import open_bundle
+
+    return None if path is None else open_bundle(path)
+
+
 def _pytorch(bundle: Bundle, folder: Path) -> Session:
     # Imported only here: with --recorded no PyTorch need be installed.
     from lite_export.reference import reference_session
@@ -88,12 +130,32 @@ def _pytorch(bundle: Bundle, folder: Path) -> Session:
     return reference_session(bundle, folder)
 
 
-def _climb(bundle: Bundle, reference: Session | None, sentences: int | None) -> ParityReport:
-    from lite_runtime.ladder import climb, pieces
+def _entries(bundle: Bundle, format_name: str | None, precision: str | None) -> tuple[FormatEntry, ...]:
+    # Complains where there is none.
+    bundle.format(format_name, precision)
+    return bundle.formats(format_name, precision)
 
-    done = count(1)
-    with bar("comparing", pieces(bundle, reference is not None, sentences)) as show:
-        return climb(bundle, reference, sentences, lambda: show(next(done)))
+
+def _quality(
+    bundle: Bundle, reference: Session | None, other: Bundle | None, folder: Path, test_set: Path | None, beam: int
+) -> QualityReference | None:
+    """The test set with the reference's scores, or None where there is no set or no session to translate it."""
+    from lite_export.loading import TEST_SET
+
+    session = other.session() if other else reference
+    path = test_set or (folder / TEST_SET if (folder / TEST_SET).exists() else None)
+    if test_set and session is None:
+        raise InputError("--recorded holds no scores: leave out --test-set, or compare with PyTorch")
+    if path is None or session is None:
+        return None
+    # Reading pairs needs the code that trains, and so PyTorch: not imported with --recorded.
+    from lite_export.evaluate import read_set
+    from lite_runtime.quality import QualityReference, measure
+
+    data = read_set(path, path.stem)
+    with stage(f"translating {path.name} with the reference"):
+        scores = measure(bundle.translator_of(session), data.sources, data.references, beam)
+    return QualityReference(data.sources, data.references, beam, scores)
 
 
 def _print(report: ParityReport) -> None:
@@ -106,14 +168,23 @@ def _print(report: ParityReport) -> None:
     for entry in report.formats:
         for rung in entry.rungs:
             result = "[green]equal[/]" if rung.passed else "[red]BREACH[/]"
-            name = f"{entry.format} {entry.precision}"
-            worst, allowed = f"{rung.worst:.2e}", f"{rung.tolerance:.0e}"
-            table.add_row(name, rung.name, f"{rung.checked:,}", worst, rung.worst_tensor, allowed, result)
+            table.add_row(entry.name, rung.name, f"{rung.checked:,}", *_numbers(rung), result)
             if rung.breach:
-                breaches.append(f"{name}, {rung.name}: first at {rung.breach}")
+                breaches.append(f"{entry.name}, {rung.name}: first at {rung.breach}")
+        table.add_section()
     sentences = max(entry.sentences for entry in report.formats)
-    against = "PyTorch" if report.reference == "pytorch" else "the recording"
+    against = {"pytorch": "PyTorch", "recorded": "the recording", "bundle": str(report.against)}[report.reference]
     table.title = f"{report.model_id}: {sentences} sentences against {against}"
     console.print(table)
     for breach in breaches:
         console.print(f"[red]breach[/] {escape(breach)}", soft_wrap=True)
+
+
+def _numbers(rung: Rung) -> tuple[str, str, str]:
+    """Worst, place and tolerance as people read them: shares in per cent, BLEU in points."""
+    if rung.name in ("tokens", "hypotheses"):
+        allowed = "reported only" if rung.tolerance >= 1 else f"{rung.tolerance:.1%}"
+        return f"{rung.worst:.2%}", rung.at, allowed
+    if rung.name == "bleu":
+        return f"{rung.worst:.2f}", rung.at, f"{rung.tolerance:.2f}"
+    return f"{rung.worst:.2e}", rung.at, f"{rung.tolerance:.0e}"

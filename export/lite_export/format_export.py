@@ -1,0 +1,151 @@
+"""Exporting a model to its formats side by side: one task per backend and recipe, each in a process of its own.
+
+1. group recipes into tasks  2. run them: here where there is one, else in as many processes as there are cores
+3. return the manifest's entries in the order asked for
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lite_export.recipes import Recipe
+from lite_runtime.bundle import sha256_of
+from lite_runtime.manifest import FileEntry, FormatEntry, Graph, StateTensor
+
+if TYPE_CHECKING:
+    from lite_transformer.model import LiteTransformer
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Recipes of one format that share work, the model folder to load, and the folder of the whole bundle."""
+
+    model_folder: Path
+    bundle: Path
+    recipes: tuple[Recipe, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.bundle / self.recipes[0].format
+
+    def __str__(self) -> str:
+        return f"{self.recipes[0].format} " + ", ".join(r.name for r in self.recipes)
+
+
+def tasks(model_folder: Path, bundle: Path, recipes: Sequence[Recipe]) -> list[Task]:
+    """ONNX traces once for all its precisions; the other formats lower each recipe anew."""
+    onnx = tuple(r for r in recipes if r.format == "onnx")
+    groups = ([onnx] if onnx else []) + [(r,) for r in recipes if r.format != "onnx"]
+    # The slowest to lower first, so that no core waits for it at the end.
+    order = {"executorch": 0, "onnx": 1, "coreml": 2}
+    return sorted((Task(model_folder, bundle, group) for group in groups), key=lambda t: order[t.recipes[0].format])
+
+
+@contextmanager
+def exporting(work: Sequence[Task], report: Report) -> Iterator[Callable[[], list[FormatEntry]]]:
+    """Start the tasks; the function given back waits for them and returns what they made.
+
+    One task alone waits until it is asked for: no process is started for it.
+
+    Raises:
+        ExportError: a format cannot take the model, or its package is not installed.
+        OSError: the folder cannot be written.
+    """
+    workers = min(len(work), os.cpu_count() or 1)
+    if workers == 1:
+        yield lambda: [entry for task in work for entry in _reported(task, report)]
+        return
+    # Fresh processes: a fork would copy PyTorch's threads in whatever state they are.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        futures = {pool.submit(run, task): task for task in work}
+        report(f"exporting {len(work)} parts, {workers} at a time: {'; '.join(map(str, work))}")
+        try:
+            yield lambda: _gathered(futures, report)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _reported(task: Task, report: Report) -> tuple[FormatEntry, ...]:
+    report(f"exporting {task}")
+    return run(task)
+
+
+def _gathered(futures: dict[Future[tuple[FormatEntry, ...]], Task], report: Report) -> list[FormatEntry]:
+    entries: list[FormatEntry] = []
+    for number, future in enumerate(as_completed(futures), 1):
+        entries += future.result()
+        report(f"exported {futures[future]} ({number} of {len(futures)})")
+    return entries
+
+
+def run(task: Task) -> tuple[FormatEntry, ...]:
+    """Export one task's recipes into its folder."""
+    from lite_transformer.checkpoint import load_model
+
+    model = load_model(task.model_folder)
+    task.folder.mkdir(parents=True, exist_ok=True)
+    return _EXPORTERS[task.recipes[0].format](model, task)
+
+
+def _onnx(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
+    from lite_export.graphs import state_specs
+    from lite_export.onnx_export import export_onnx
+
+    exported = export_onnx(model, task.folder, [r.precision for r in task.recipes])
+    return tuple(
+        _entry(task, recipe, *exported[recipe.precision], state_specs(model.config)) for recipe in task.recipes
+    )
+
+
+def _executorch(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
+    from lite_export.executorch_export import export_executorch
+
+    (recipe,) = task.recipes
+    path = task.folder / f"{recipe.name}.pte"
+    return (_entry(task, recipe, *export_executorch(model, path, recipe.precision, recipe.cache)),)
+
+
+def _coreml(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
+    from lite_export.coreml_export import export_coreml
+
+    (recipe,) = task.recipes
+    return (_entry(task, recipe, *export_coreml(model, task.folder / recipe.name, recipe.precision, recipe.cache)),)
+
+
+_EXPORTERS = {"onnx": _onnx, "executorch": _executorch, "coreml": _coreml}
+
+
+def _entry(task: Task, recipe: Recipe, encode: Graph, step: Graph, state: tuple[StateTensor, ...]) -> FormatEntry:
+    """The manifest's entry; graphs name their files relative to the format's folder."""
+    top = {Path(graph.file).parts[0] for graph in (encode, step)}
+    paths = [p for p in sorted(task.folder.rglob("*")) if p.is_file() and p.relative_to(task.folder).parts[0] in top]
+    return FormatEntry(
+        format=recipe.format,
+        precision=recipe.precision,
+        cache=recipe.cache,
+        files=file_entries(task.bundle, paths),
+        encode=_placed(encode, recipe),
+        step=_placed(step, recipe),
+        state=state,
+    )
+
+
+def _placed(graph: Graph, recipe: Recipe) -> Graph:
+    return graph.model_copy(update={"file": f"{recipe.format}/{graph.file}"})
+
+
+def file_entries(root: Path, paths: Sequence[Path]) -> tuple[FileEntry, ...]:
+    """Files of a bundle as its manifest lists them."""
+    return tuple(
+        FileEntry(path=p.relative_to(root).as_posix(), sha256=sha256_of(p), bytes=p.stat().st_size) for p in paths
+    )
