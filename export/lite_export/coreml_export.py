@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lite_export.coreml_precision import PRECISIONS, RECIPES, Precision, compress
+from lite_export.errors import ExportError
 from lite_export.flavours import Slots
 from lite_export.graphs import EncodeGraph, StepGraph, decoder_layer_names, encoder_layer_names, state_specs
-from lite_export.errors import ExportError
 from lite_runtime.manifest import Graph, StateTensor, TensorSpec
 from lite_runtime.quiet_coremltools import INSTALL, coremltools, quiet
 from lite_transformer.config import ModelConfig
@@ -36,6 +36,8 @@ from lite_transformer.model import LiteTransformer
 Cache = Literal["stateful", "explicit"]
 # Any length above one; one would be taken for a constant.
 _EXAMPLE_SOURCE = 7
+# Powers of two between the two halves of a value: what float16 leaves over is then no denormal number.
+_SHIFT = 11
 _ABOUT = {
     "source": "Token ids of the source sentence, end of sentence included.",
     "mask": "1 at the source's tokens, 0 at padding.",
@@ -62,10 +64,16 @@ class PackageCard:
     version: str
 
 
-def export_coreml(
-    model: LiteTransformer, folder: Path, precision: Precision, cache: Cache, card: PackageCard
-) -> tuple[Graph, Graph, tuple[StateTensor, ...]]:
-    """Write one form of a model as Core ML packages into ``folder``.
+Form = tuple[Graph, Graph, tuple[StateTensor, ...]]
+
+
+def export_coreml(model: LiteTransformer, folder: Path, precision: Precision, cache: Cache, card: PackageCard) -> Form:
+    """Write one form of a model into ``folder``; see ``CoreMlExporter``, which makes several faster."""
+    return CoreMlExporter(model, card).write(folder, precision, cache)
+
+
+class CoreMlExporter:
+    """Writes a model as Core ML packages; what its forms have in common is traced and converted once.
 
     ``stateful`` caches are Core ML states (iOS 18): one package ``PRECISION-stateful.mlpackage`` with the functions
     ``encode`` and ``step`` over shared weights. Where caches are ``explicit`` inputs and outputs, fp32, fp16 and int8
@@ -73,37 +81,53 @@ def export_coreml(
     let share a file, so that both hold the token table. int4 and palette4 need iOS 18 with either cache; with explicit
     caches they are one package too, ``PRECISION.mlpackage``.
 
-    Returns:
-        the manifest's encode and step graphs and state, with package names relative to ``folder``. Core ML's names
-        may hold no dots: inputs and outputs carry an underscore instead, in the order of the states and layers.
-
     Raises:
-        ExportError: unknown precision, a language model, or coremltools is not installed.
+        ExportError: a language model, or coremltools is not installed.
     """
-    config = model.config
-    if precision not in PRECISIONS:
-        raise ExportError(f"no {precision} for Core ML; choose from {', '.join(PRECISIONS)}")
-    if config.encoder is None:
-        raise ExportError("a language model has no encoder: only translation models are exported to Core ML so far")
-    try:
-        coremltools()
-    except ModuleNotFoundError:
-        raise ExportError(f"Core ML packages are made by coremltools: {INSTALL}") from None
-    specs = tuple(_named(spec) for spec in state_specs(config, config.max_target, cache == "stateful"))
-    encode, step = _encode_signature(config, specs), _step_signature(config, specs)
-    system = "iOS18" if cache == "stateful" else RECIPES[precision].since
-    flavour, model = Slots(config.max_target), model.eval()
-    converted = [
-        _convert(_trace_encode(EncodeGraph(model, flavour), config), encode, system, precision),
-        _convert(_trace_step(StepGraph(model, flavour), config, specs), step, system, precision),
-    ]
-    for function, graph in zip(converted, (encode, step), strict=True):
-        _describe(function, graph, specs)
-    if system == "iOS18":
-        name = f"{precision}-stateful.mlpackage" if cache == "stateful" else f"{precision}.mlpackage"
-        _save_merged(converted, folder / name, card)
-        return *(g.model_copy(update={"file": name, "function": g.function}) for g in (encode, step)), specs
-    return *_save_apart(converted, (encode, step), folder, precision, card), specs
+
+    def __init__(self, model: LiteTransformer, card: PackageCard) -> None:
+        if model.config.encoder is None:
+            raise ExportError("a language model has no encoder: only translation models are exported to Core ML so far")
+        try:
+            coremltools()
+        except ModuleNotFoundError:
+            raise ExportError(f"Core ML packages are made by coremltools: {INSTALL}") from None
+        self.model, self.card = model.eval(), card
+        self._converted: dict[tuple[Cache, str, str], list[Any]] = {}
+
+    def write(self, folder: Path, precision: Precision, cache: Cache) -> Form:
+        """Write one form.
+
+        Returns:
+            the manifest's encode and step graphs and state, with package names relative to ``folder``. Core ML's
+            names may hold no dots: inputs and outputs carry an underscore instead, in the order of the states, and
+            the last outputs are the layers.
+
+        Raises:
+            ExportError: unknown precision.
+        """
+        if precision not in PRECISIONS:
+            raise ExportError(f"no {precision} for Core ML; choose from {', '.join(PRECISIONS)}")
+        recipe = RECIPES[precision]
+        system = "iOS18" if cache == "stateful" else recipe.since
+        config = self.model.config
+        specs = tuple(_named(spec) for spec in state_specs(config, config.max_target, cache == "stateful"))
+        graphs = _encode_signature(config, specs), _step_signature(config, specs)
+        key = (cache, system, recipe.compute)
+        if key not in self._converted:
+            programs = trace(self.model, specs, recipe.compute == "FLOAT32")
+            self._converted[key] = [
+                _convert(program, graph, system, recipe.compute)
+                for program, graph in zip(programs, graphs, strict=True)
+            ]
+        functions = [compress(function, precision) for function in self._converted[key]]
+        described = [_described(function, graph, specs) for function, graph in zip(functions, graphs, strict=True)]
+        if system == "iOS18":
+            file = f"{precision}-stateful.mlpackage" if cache == "stateful" else f"{precision}.mlpackage"
+            encode, step = _write_merged(described, graphs, folder, file, self.card)
+        else:
+            encode, step = _write_apart(described, graphs, folder, precision, self.card)
+        return encode, step, specs
 
 
 def coreml_name(name: str) -> str:
@@ -151,40 +175,65 @@ class _IntegerMask(nn.Module):
 
 
 class _Keeping(nn.Module):
-    """The step graph with its held state in buffers, which become Core ML states: float16, the only type they have."""
+    """The step graph with its held state in buffers, which become Core ML states: float16, the only type they have.
 
-    def __init__(self, graph: StepGraph, specs: Sequence[StateTensor]) -> None:
+    Args:
+        exact: keep each value as the sum of two, so that float32 loses nothing.
+    """
+
+    def __init__(self, graph: StepGraph, specs: Sequence[StateTensor], exact: bool) -> None:
         super().__init__()
-        self.inner = graph
+        self.inner, self.exact = graph, exact
         self.held = [coreml_name(spec.name) for spec in specs if spec.held]
         for spec in specs:
             if spec.held:
-                self.register_buffer(coreml_name(spec.name), torch.zeros(_sizes(spec), dtype=torch.float16))
+                sizes = [2, *_sizes(spec)] if exact else _sizes(spec)
+                self.register_buffer(coreml_name(spec.name), torch.zeros(sizes, dtype=torch.float16))
 
     def forward(self, tokens: Int[Tensor, " 1"], position: Int[Tensor, " 1"], *state: Tensor) -> tuple[Tensor, ...]:
         held = [self.get_buffer(name) for name in self.held]
-        logits, *rest = self.inner(tokens, position, *(buffer.float() for buffer in held), *state)
+        logits, *rest = self.inner(tokens, position, *(self._read(buffer) for buffer in held), *state)
         for buffer, new in zip(held, rest, strict=False):
-            buffer.copy_(new.half())
+            buffer.copy_(self._stored(new))
         return logits, *rest[len(held) :]
 
+    def _read(self, buffer: Tensor) -> Tensor:
+        if not self.exact:
+            return buffer.float()
+        high, low = buffer.float()
+        return high + low * 2.0**-_SHIFT
 
-def _trace_encode(graph: EncodeGraph, config: ModelConfig) -> ExportedProgram:
+    def _stored(self, value: Tensor) -> Tensor:
+        if not self.exact:
+            return value.half()
+        # Veltkamp's splitting leaves the 11 bits a float16 has; a cast there and back coremltools would drop.
+        scaled = value * (2.0**13 + 1)
+        high = scaled - (scaled - value)
+        return torch.stack([high, (value - high) * 2.0**_SHIFT]).half()
+
+
+def trace(model: LiteTransformer, specs: Sequence[StateTensor], exact: bool) -> tuple[ExportedProgram, ExportedProgram]:
+    """Encode and step as torch.export programs: integers in, states in buffers.
+
+    Args:
+        exact: keep held states to float32's precision; see ``_Keeping``.
+    """
+    config, flavour = model.config, Slots(model.config.max_target)
+    source = Dim("source", min=1, max=config.max_source)
     ids = torch.full((1, _EXAMPLE_SOURCE), config.unk, dtype=torch.int32)
-    source = {1: Dim("source", min=1, max=config.max_source)}
-    return _trace(_IntegerMask(graph), (ids, torch.ones_like(ids)), {"source": source, "mask": source})
-
-
-def _trace_step(graph: StepGraph, config: ModelConfig, specs: Sequence[StateTensor]) -> ExportedProgram:
-    explicit, source = [spec for spec in specs if not spec.held], Dim("source", min=1, max=config.max_source)
-    token = torch.tensor([config.unk], dtype=torch.int32)
-    state = [torch.zeros(_sizes(spec)) for spec in explicit]
+    encode = _trace(
+        _IntegerMask(EncodeGraph(model, flavour)),
+        (ids, torch.ones_like(ids)),
+        {"source": {1: source}, "mask": {1: source}},
+    )
+    explicit = [spec for spec in specs if not spec.held]
     axes = tuple({i: source for i, size in enumerate(spec.shape) if isinstance(size, str)} for spec in explicit)
-    return _trace(
-        _Keeping(graph, specs),
-        (token, torch.zeros_like(token), *state),
+    step = _trace(
+        _Keeping(StepGraph(model, flavour), specs, exact),
+        (ids[0, :1], torch.zeros(1, dtype=torch.int32), *(torch.zeros(_sizes(spec)) for spec in explicit)),
         {"tokens": None, "position": None, "state": axes},
     )
+    return encode, step
 
 
 def _sizes(spec: StateTensor) -> list[int]:
@@ -194,12 +243,23 @@ def _sizes(spec: StateTensor) -> list[int]:
 def _trace(module: nn.Module, example: tuple[Tensor, ...], axes: dict[str, Any]) -> ExportedProgram:
     with _tracing():
         program = torch.export.export(module.eval(), example, dynamic_shapes=axes)
-        # The one operation of ours that coremltools does not take as torch.export leaves it.
-        return program.run_decompositions({torch.ops.aten.where.ScalarOther: _where})
+        # The operations of ours that coremltools does not take as torch.export leaves them.
+        return program.run_decompositions(
+            {torch.ops.aten.where.ScalarOther: _where, torch.ops.aten.unfold.default: _unfold}
+        )
 
 
 def _where(condition: Tensor, chosen: Tensor, other: float) -> Tensor:
     return torch.where(condition, chosen, torch.full_like(chosen, other))
+
+
+def _unfold(x: Tensor, axis: int, size: int, step: int) -> Tensor:
+    """Every run of ``size`` along ``axis``, as the last axis: gathered."""
+    axis %= x.dim()
+    starts = torch.arange(0, x.shape[axis] - size + 1, step, dtype=torch.int32)
+    places = starts[:, None] + torch.arange(size, dtype=torch.int32)
+    runs = x.index_select(axis, places.flatten())
+    return runs.unflatten(axis, places.shape).movedim(axis + 1, -1)
 
 
 @contextmanager
@@ -215,15 +275,15 @@ def _tracing() -> Iterator[None]:
         jaxtyping.config.update("jaxtyping_disable", checking)
 
 
-def _convert(program: ExportedProgram, graph: Graph, system: str, precision: Precision) -> Any:
-    """One function as an ``MLModel``, its weights compressed."""
-    tools, compute = coremltools(), RECIPES[precision].compute
+def _convert(program: ExportedProgram, graph: Graph, system: str, compute: str) -> Any:
+    """One function as an ``MLModel``."""
+    tools = coremltools()
     passes = tools.PassPipeline()
     if compute == "FLOAT32":
         # It moves state updates next to what they store, and fails where a cast to float16 stands between.
         passes.remove_passes({"common::canonicalize_inplace_pattern"})
     with quiet():
-        converted = tools.convert(
+        return tools.convert(
             program,
             inputs=[tools.TensorType(name=spec.name, dtype=np.dtype(spec.dtype).type) for spec in graph.inputs],
             outputs=[tools.TensorType(name=spec.name, dtype=np.dtype(spec.dtype).type) for spec in graph.outputs],
@@ -232,55 +292,62 @@ def _convert(program: ExportedProgram, graph: Graph, system: str, precision: Pre
             pass_pipeline=passes,
             skip_model_load=True,
         )
-    return compress(converted, precision)
 
 
-def _describe(model: Any, graph: Graph, specs: Sequence[StateTensor]) -> None:
-    """Say of every input, output and state what it is."""
+def _described(model: Any, graph: Graph, specs: Sequence[StateTensor]) -> Any:
+    """The same function, saying of every input, output and state what it is."""
     about = dict(_ABOUT)
     for spec in specs:
         layer = "" if spec.layer is None else f" Decoder layer {spec.layer}."
-        for name in (spec.name, spec.output):
-            if name:
-                about[coreml_name(name)] = _ABOUT_STATE[spec.kind] + layer
-    for layer_name in graph.layers:
-        about[coreml_name(layer_name)] = "What the layer gave: to compare runtimes with; an app ignores it."
-    description = model.get_spec().description
-    for features in (description.input, description.output, description.state):
+        for name in filter(None, (spec.name, spec.output)):
+            about[coreml_name(name)] = _ABOUT_STATE[spec.kind] + layer
+    for name in graph.layers:
+        about[coreml_name(name)] = "What the layer gave: to compare runtimes by; an app ignores it."
+    content = model.get_spec()
+    for features in (content.description.input, content.description.output, content.description.state):
         for feature in features:
             feature.shortDescription = about[feature.name]
+    with quiet():
+        return coremltools().models.MLModel(content, weights_dir=model.weights_dir, skip_model_load=True)
 
 
-def _save_merged(functions: Sequence[Any], path: Path, card: PackageCard) -> None:
-    """One package of both functions. Saved twice: the merger forgets the card."""
+def _write_merged(
+    functions: Sequence[Any], graphs: Sequence[Graph], folder: Path, file: str, card: PackageCard
+) -> list[Graph]:
+    """One package of both functions."""
     tools = coremltools()
     merged = tools.utils.MultiFunctionDescriptor()
-    with TemporaryDirectory(dir=path.parent, prefix=".") as scratch, quiet():
-        for function, name in zip(functions, ("encode", "step"), strict=True):
-            part = f"{scratch}/{name}.mlpackage"
+    with TemporaryDirectory(dir=folder, prefix=".") as scratch:
+        for function, graph in zip(functions, graphs, strict=True):
+            part = f"{scratch}/{graph.function}.mlpackage"
             function.save(part)
-            merged.add_function(part, src_function_name="main", target_function_name=name)
-        merged.default_function_name = "step"
-        tools.utils.save_multifunction(merged, f"{scratch}/merged.mlpackage")
-        whole = tools.models.MLModel(f"{scratch}/merged.mlpackage", skip_model_load=True)
-        _sign(whole, card)
-        whole.save(str(path))
+            merged.add_function(part, src_function_name="main", target_function_name=graph.function)
+        merged.default_function_name = graphs[-1].function
+        with quiet():
+            tools.utils.save_multifunction(merged, f"{scratch}/merged.mlpackage")
+            # Opened again, as the merger forgets the card.
+            _save(tools.models.MLModel(f"{scratch}/merged.mlpackage", skip_model_load=True), folder / file, card)
+    return [graph.model_copy(update={"file": file}) for graph in graphs]
 
 
-def _save_apart(
+def _write_apart(
     functions: Sequence[Any], graphs: Sequence[Graph], folder: Path, precision: Precision, card: PackageCard
-) -> tuple[Graph, ...]:
+) -> list[Graph]:
+    """A package for each function, whose only one is nameless."""
     (folder / precision).mkdir()
     named = []
     for function, graph in zip(functions, graphs, strict=True):
         file = f"{precision}/{graph.function}.mlpackage"
-        _sign(function, card)
-        with quiet():
-            function.save(str(folder / file))
+        _save(function, folder / file, card)
         named.append(graph.model_copy(update={"file": file, "function": None}))
-    return tuple(named)
+    return named
 
 
-def _sign(model: Any, card: PackageCard) -> None:
+def _save(model: Any, path: Path, card: PackageCard) -> None:
     model.author, model.license = card.author, card.licence
     model.short_description, model.version = card.description, card.version
+    with quiet():
+        model.save(str(path))
+    for file in path.rglob("*"):
+        # coremltools lets nobody else read the specification.
+        file.chmod(0o755 if file.is_dir() else 0o644)

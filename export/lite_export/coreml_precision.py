@@ -1,12 +1,12 @@
 """What Core ML packages may be compressed to, and which of their weights are.
 
 Compressed are the matrices of linear layers and the token tables: nearly all bytes. Kernels of convolutions, the
-table of positions, biases and normalisations are left as they are: small, and errors in them reach every token.
+table of positions, biases and normalisations are left as they are: small, and errors in them reach every token. The
+token tables have 8 bits at least: with 4 they cost more tokens than all the matrices together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,24 +45,24 @@ RECIPES: dict[Precision, Recipe] = {
 
 def compress(model: Any, precision: Precision) -> Any:
     """An ``MLModel`` of one function with its weights compressed; itself where nothing is to be."""
-    if precision not in _COMPRESSORS:
+    if precision in ("fp32", "fp16"):
         return model
+    matrices, tables = compressible(model)
     with quiet():
-        return _COMPRESSORS[precision](model, compressible(model))
+        if precision == "int8":
+            return _int8(model, [*matrices, *tables])
+        return _int8((_int4 if precision == "int4" else _palette4)(model, matrices), tables)
 
 
-def compressible(model: Any) -> list[str]:
-    """Names of the weights that linear layers multiply by and tokens are looked up in."""
+def compressible(model: Any) -> tuple[list[str], list[str]]:
+    """Names of the matrices that only linear layers multiply by, and of the tables that tokens are looked up in."""
     optimize = coremltools("optimize.coreml")
     with quiet():
         weights = optimize.get_weights_metadata(model, weight_threshold=0)
-    return [
-        name
-        for name, weight in weights.items()
-        if weight.val.ndim == 2
-        and _POSITIONS not in name
-        and all(user.op_type in ("linear", "gather") for user in weight.child_ops)
-    ]
+    uses = {name: {user.op_type for user in weight.child_ops} for name, weight in weights.items()}
+    matrices = [name for name, kinds in uses.items() if kinds == {"linear"} and weights[name].val.ndim == 2]
+    tables = [name for name, kinds in uses.items() if "gather" in kinds and _POSITIONS not in name]
+    return matrices, tables
 
 
 def _int8(model: Any, names: list[str]) -> Any:
@@ -89,6 +89,3 @@ def _palette4(model: Any, names: list[str]) -> Any:
 
 def _only(optimize: Any, names: list[str], config: Any) -> Any:
     return optimize.OptimizationConfig(global_config=None, op_name_configs=dict.fromkeys(names, config))
-
-
-_COMPRESSORS: dict[Precision, Callable[[Any, list[str]], Any]] = {"int8": _int8, "int4": _int4, "palette4": _palette4}

@@ -39,14 +39,14 @@ class Attention(nn.Module):
     def __init__(self, attention: MultiHeadAttention, flavour: Flavour) -> None:
         super().__init__()
         self.heads, self.flavour = attention.heads, flavour
-        self.qkv = _joined([_scaled_query(attention), attention.key, attention.value])
+        self.qkv = _joined([scaled_query(attention), attention.key, attention.value])
         self.output = attention.output
 
     def sequence(self, x: Float[Tensor, "*N S C"], bias: Tensor) -> Float[Tensor, "*N S C"]:
         """Every frame attends to every frame that ``bias`` does not hide."""
-        together = _heads(self.qkv(x), 3 * self.heads)
+        together = heads_apart(self.qkv(x), 3 * self.heads)
         queries, keys, values = self.flavour.parts(together, [self.heads] * 3, -3)
-        return self.output(_merged(_attend(queries, keys, values, bias)))
+        return self.output(heads_joined(attend(queries, keys, values, bias)))
 
     def step(
         self, x: Float[Tensor, "B C"], keys: Tensor, values: Tensor, now: Clock
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         query, key, value = self.flavour.parts(together, [self.heads] * 3, -3)
         keys = self.flavour.append(keys, key, now)
         values = self.flavour.append(values, value, now)
-        context = _attend(query, keys, values, self.flavour.self_bias(now))
+        context = attend(query, keys, values, self.flavour.self_bias(now))
         return self.output(context.reshape(x.shape)), keys, values
 
 
@@ -66,11 +66,11 @@ class CrossAttention(nn.Module):
     def __init__(self, attention: MultiHeadAttention, flavour: Flavour) -> None:
         super().__init__()
         self.heads, self.batched = attention.heads, flavour.batched
-        self.query, self.output = _scaled_query(attention), attention.output
+        self.query, self.output = scaled_query(attention), attention.output
 
     def forward(self, x: Float[Tensor, "B C"], keys: Tensor, values: Tensor, bias: Tensor) -> Float[Tensor, "B C"]:
         query = _rows_as_heads(self.query(x), self.heads, self.batched)
-        return self.output(_attend(query, keys, values, bias).reshape(x.shape))
+        return self.output(attend(query, keys, values, bias).reshape(x.shape))
 
 
 class Convolution(nn.Module):
@@ -131,10 +131,11 @@ class Convolution(nn.Module):
 
     def _dynamic(self, frames: Float[Tensor, "*N S C"]) -> Float[Tensor, "*N S C"]:
         assert self.predict is not None
-        taps = self.predict(frames).unflatten(-1, (self.heads, 1, self.kernel)).softmax(-1)
+        taps = self.predict(frames).unflatten(-1, (self.heads, self.kernel, 1)).softmax(-2)
         padded = F.pad(frames, (0, 0, self.kernel // 2, self.kernel - 1 - self.kernel // 2))
         spans = padded.unfold(-2, self.kernel, 1).unflatten(-2, (self.heads, self.width // self.heads))
-        return (spans * taps).sum(-1).flatten(-2)
+        # A matrix product: to lay out an elementwise one, torch.export would fix that sources outgrow the kernel.
+        return (spans @ taps).flatten(-3)
 
 
 class Mixer(nn.Module):
@@ -200,7 +201,7 @@ class EncoderForm(nn.Module):
             x = mixer_residual.leave(x, mixer.sequence(mixer_residual.enter(x), bias, keep))
             x = ffn_residual.leave(x, ffn(ffn_residual.enter(x)))
             outputs.append(x)
-        together = _heads(self.memory(self.norm(x)), self.memories * self.heads)
+        together = heads_apart(self.memory(self.norm(x)), self.memories * self.heads)
         memories = self.flavour.parts(together.contiguous(), [self.heads] * self.memories, -3)
         # Contiguous, so that no exporter bakes a transposed memory order into its inputs later.
         return [*(m.contiguous() for m in memories), bias], outputs
@@ -272,7 +273,7 @@ def _joined(linears: Sequence[nn.Linear]) -> nn.Linear:
     return joined
 
 
-def _scaled_query(attention: MultiHeadAttention) -> nn.Linear:
+def scaled_query(attention: MultiHeadAttention) -> nn.Linear:
     """The query projection times ``1 / sqrt(D)``."""
     scaled = _joined([attention.query])
     with torch.no_grad():
@@ -281,11 +282,11 @@ def _scaled_query(attention: MultiHeadAttention) -> nn.Linear:
     return scaled
 
 
-def _heads(x: Float[Tensor, "*N S C"], heads: int) -> Float[Tensor, "*N H S D"]:
+def heads_apart(x: Float[Tensor, "*N S C"], heads: int) -> Float[Tensor, "*N H S D"]:
     return x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(-2, -3)
 
 
-def _merged(x: Float[Tensor, "*N H S D"]) -> Float[Tensor, "*N S C"]:
+def heads_joined(x: Float[Tensor, "*N H S D"]) -> Float[Tensor, "*N S C"]:
     return x.transpose(-2, -3).flatten(-2)
 
 
@@ -295,7 +296,7 @@ def _rows_as_heads(x: Float[Tensor, "B C"], heads: int, batched: bool) -> Tensor
     return x.view(-1, *shape) if batched else x.view(shape)
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """Attention of queries that carry their scale: (*N, H, T, D) over (*N, H, S, D)."""
     scores = _product(queries, keys.transpose(-1, -2))
     if bias is not None:

@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from lite_export.loading import load_model_card
 from lite_export.recipes import Recipe
 from lite_runtime.bundle import sha256_of
 from lite_runtime.manifest import FileEntry, FormatEntry, Graph, StateTensor
 
 if TYPE_CHECKING:
+    from lite_export.coreml_precision import Precision as CoreMlPrecision
+    from lite_export.executorch_export import Precision as ExecuTorchPrecision
     from lite_transformer.model import LiteTransformer
 
 Report = Callable[[str], None]
@@ -42,12 +46,12 @@ class Task:
 
 
 def tasks(model_folder: Path, bundle: Path, recipes: Sequence[Recipe]) -> list[Task]:
-    """ONNX traces once for all its precisions; the other formats lower each recipe anew."""
-    onnx = tuple(r for r in recipes if r.format == "onnx")
-    groups = ([onnx] if onnx else []) + [(r,) for r in recipes if r.format != "onnx"]
+    """ONNX and Core ML trace once for all their precisions; ExecuTorch lowers each recipe anew."""
+    shared = [tuple(r for r in recipes if r.format == name) for name in ("onnx", "coreml")]
+    groups = [group for group in shared if group] + [(r,) for r in recipes if r.format == "executorch"]
     # The slowest to lower first, so that no core waits for it at the end.
-    order = {"executorch": 0, "onnx": 1, "coreml": 2}
-    return sorted((Task(model_folder, bundle, group) for group in groups), key=lambda t: order[t.recipes[0].format])
+    order = ("executorch", "coreml", "onnx")
+    return sorted((Task(model_folder, bundle, g) for g in groups), key=lambda t: order.index(t.recipes[0].format))
 
 
 @contextmanager
@@ -112,14 +116,27 @@ def _executorch(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
 
     (recipe,) = task.recipes
     path = task.folder / f"{recipe.name}.pte"
-    return (_entry(task, recipe, *export_executorch(model, path, recipe.precision, recipe.cache)),)
+    precision = cast("ExecuTorchPrecision", recipe.precision)
+    return (_entry(task, recipe, *export_executorch(model, path, precision, recipe.cache)),)
 
 
 def _coreml(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
-    from lite_export.coreml_export import export_coreml
+    from lite_export.coreml_export import CoreMlExporter, PackageCard
 
-    (recipe,) = task.recipes
-    return (_entry(task, recipe, *export_coreml(model, task.folder / recipe.name, recipe.precision, recipe.cache)),)
+    card = load_model_card(task.model_folder)
+    exporter = CoreMlExporter(
+        model,
+        PackageCard(
+            author=f"lite-export {version('lite-export')}",
+            licence=card.licence,
+            description=f"{card.task} {card.source_language}-{card.target_language}: {card.model_id}",
+            version=version("lite-export"),
+        ),
+    )
+    return tuple(
+        _entry(task, recipe, *exporter.write(task.folder, cast("CoreMlPrecision", recipe.precision), recipe.cache))
+        for recipe in task.recipes
+    )
 
 
 _EXPORTERS = {"onnx": _onnx, "executorch": _executorch, "coreml": _coreml}

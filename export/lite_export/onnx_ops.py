@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from lite_runtime.manifest import Graph, TensorSpec
 
-# What an operator reads: a value, nothing (an optional input left out), or a constant.
-# int and list of int are int64, float is float32; anything else is spelt as an array.
-Operand = ir.Value | None | bool | int | float | str | Sequence[int] | np.ndarray
+# An int or a list of them is int64, a float is float32; anything else is spelt as an array.
+Constant = bool | int | float | str | Sequence[int] | np.ndarray
+# What an operator reads; None leaves an optional input out.
+Operand = ir.Value | Constant | None
 
 
 class Ops:
@@ -43,9 +44,9 @@ class Ops:
         """For the body of a ``Loop`` or the branch of an ``If``."""
         return Ops(self._constants)
 
-    def constant(self, content: bool | int | float | str | Sequence[int] | np.ndarray) -> ir.Value:
+    def constant(self, content: Constant) -> ir.Value:
         """An initializer of that content; equal ones are one."""
-        array = np.asarray(content, np.float32 if type(content) is float else None)
+        array = np.asarray(content, np.float32 if isinstance(content, float) else None)
         return self._keep(ir.Value(const_value=_tensor(array)))
 
     def take(self, part: ir.Graph, inputs: Mapping[str, ir.Value]) -> dict[str, ir.Value]:

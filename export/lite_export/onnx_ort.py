@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,7 +106,7 @@ def _view(graph: ir.Graph, source: ir.Value, like: ir.Value) -> ir.Value:
 
 
 def _list_operators(files: list[Path], target: Path) -> Path:
-    with _logging_untouched():
+    with _quietly():
         from onnxruntime.tools.ort_format_model import create_config_from_models
 
         create_config_from_models(files, target, enable_type_reduction=False)
@@ -117,13 +118,15 @@ def _list_operators(files: list[Path], target: Path) -> Path:
 
 
 @contextmanager
-def _logging_untouched() -> Iterator[None]:
-    """ONNX Runtime's tools set up logging for the whole process, and tell what they do."""
+def _quietly() -> Iterator[None]:
+    """ONNX Runtime's tools set up logging for the whole process, tell what they do, and leave files open."""
     root = logging.getLogger()
     handlers, disabled = root.handlers[:], root.manager.disable
     logging.disable(logging.INFO)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            yield
     finally:
         logging.disable(disabled)
         root.handlers[:] = handlers

@@ -11,6 +11,7 @@ The result is the best hypothesis of ``lite_runtime.search``, by construction:
   sorts stably.
 - Search takes a finished sentence out of its batch; here ``done`` keeps its result from changing.
 - Each hypothesis can end once, so at most ``beam`` of ``2 * beam`` candidates end and ``beam`` of them go on.
+- Search stops early where nothing goes on; here dead hypotheses go on and can never end.
 - Search starts with one hypothesis, this with ``beam`` alike, of which all but the first are dead (minus infinity).
 
 Shapes: N sentences, K hypotheses each, R = N * K rows, V target vocabulary, T tokens so far.
@@ -135,14 +136,12 @@ def advance(
     tokens = ops("Mod", places, rules.vocabulary)
     rows = ops("Add", origins, fixed.first_row)
     is_eos = ops("Equal", tokens, eos)
-    alive = ops("Greater", totals, _NEVER)
 
-    ends = _head(ops, ops("And", is_eos, alive), beam)
+    ends = _head(ops, ops("And", is_eos, ops("Greater", totals, _NEVER)), beam)
     best, score = _best(ops, rules, now, position, ends, _head(ops, totals, beam), rows)
     found = ops("Add", now.found, _count(ops, ends))
-    stuck = ops("Equal", _count(ops, ops("And", ops("Not", is_eos), alive)), 0)
     over = ops("Or", ops("GreaterOrEqual", found, beam), ops("GreaterOrEqual", position, fixed.most))
-    done = ops("Or", now.done, ops("Or", over, stuck))
+    done = ops("Or", now.done, over)
 
     # Ranks of those that go on, best first: those that end are sent behind all others.
     ranks = ops("Add", ops("Mul", ops("Cast", is_eos, to=ir.DataType.INT64), 2 * beam), np.arange(2 * beam)[None])
@@ -153,9 +152,7 @@ def advance(
     return Hypotheses(history, ops("GatherElements", totals, chosen, axis=1), best, score, found, done), kept
 
 
-def _allowed(
-    ops: Ops, rules: Rules, fixed: Frame, now: Hypotheses, position: ir.Value, logits: ir.Value
-) -> ir.Value:
+def _allowed(ops: Ops, rules: Rules, fixed: Frame, now: Hypotheses, position: ir.Value, logits: ir.Value) -> ir.Value:
     """Log-probabilities, (N, K, V), minus infinity where a token is forbidden."""
     scores = ops("LogSoftmax", logits)
     if rules.decoding.no_repeat_ngram:

@@ -104,7 +104,7 @@ def _store(model: onnx.ModelProto, pieces: bytes) -> None:
 def _longest(ops: Ops, source: ir.Value, limits: Limits, decoding: Decoding) -> ir.Value:
     """``Decoding.longest`` of the source, (1) int64."""
     length = ops("Cast", ops("Shape", source, start=1, end=2), to=ir.DataType.DOUBLE)
-    scaled = ops("Cast", ops("Mul", length, np.float64(decoding.max_length_ratio)), to=ir.DataType.INT64)
+    scaled = ops("Cast", ops("Mul", length, np.array(decoding.max_length_ratio)), to=ir.DataType.INT64)
     return ops("Min", ops("Add", scaled, [decoding.max_length_extra]), [limits.max_target - 1])
 
 

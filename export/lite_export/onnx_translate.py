@@ -46,13 +46,12 @@ def add_translate(
         the manifest's description, its file relative to ``folder``.
 
     Raises:
-        ExportError: the folder lacks a graph, or one is not as ``state`` tells.
+        ExportError: the folder lacks a graph, one is not as ``state`` tells, or the search cannot run as asked.
     """
     encode, step = read_graph(folder / ENCODE), read_graph(folder / STEP)
     vocabulary = _check(encode, step, state)
     rules = Rules(tokens, limits, decoding, vocabulary, decoding.beam if beam is None else beam)
-    if rules.beam < 1:
-        raise ExportError(f"beam is {rules.beam}: use 1 (greedy) or more")
+    _check_rules(rules)
     inputs = (
         value("source", ir.DataType.INT64, ["batch", "source"]),
         value("mask", ir.DataType.BOOL, ["batch", "source"]),
@@ -90,6 +89,14 @@ def tidy(model: ir.Model) -> None:
     """Finish a model put together from parts: nothing unused, no name twice."""
     RemoveUnusedNodesPass()(model)
     NameFixPass()(model)
+
+
+def _check_rules(rules: Rules) -> None:
+    if rules.beam < 1:
+        raise ExportError(f"beam is {rules.beam}: use 1 (greedy) or more")
+    for name, token in rules.tokens:
+        if not 0 <= token < rules.vocabulary:
+            raise ExportError(f"{name} id {token} is outside the vocabulary of {rules.vocabulary}: mend the config")
 
 
 def _check(encode: ir.Model, step: ir.Model, state: Sequence[StateTensor]) -> int:
@@ -156,8 +163,8 @@ def _loop(
     new = [given[str(s.output)] for s in changing]
     if rules.beam > 1:
         new = [body("Gather", t, rows, axis=s.batch_axis) for t, s in zip(new, changing, strict=True)]
-    all_done = body("ReduceMin", body("Cast", after.done, to=ir.DataType.INT32), keepdims=0)
-    going_on = body("Equal", all_done, np.int32(0))
+    all_done = body("ReduceMin", body("Cast", after.done, to=ir.DataType.INT64), keepdims=0)
+    going_on = body("Equal", all_done, 0)
     _move_out(body, ops, {position, going, *now, *held.values()})
     graph = body.graph("position", [position, going, *now, *held.values()], [going_on, *after, *new])
     carried = [*begin, *(states[s.name] for s in changing)]

@@ -183,16 +183,8 @@ class _Planner:
 
     def _places(self, argument: Any) -> int | tuple[int, ...]:
         if isinstance(argument, (list, tuple)):
-            return tuple(self._place_of(var) for var in argument)
-        return self._place_of(argument)
-
-    def _place_of(self, var: Any) -> int:
-        place = self.place(var.name)
-        # A constant may be given in place, without an operation of its own.
-        if self.values[place] is None and var.op is None and getattr(var, "val", None) is not None:
-            self.values[place] = _constant(var.val)
-            self.known.add(place)
-        return place
+            return tuple(self.place(var.name) for var in argument)
+        return self.place(argument.name)
 
     def _is_known(self, place: int | tuple[int, ...]) -> bool:
         return self.known.issuperset(place if isinstance(place, tuple) else (place,))
@@ -210,34 +202,33 @@ def load_package(path: Path, exact_fp16: bool = False) -> dict[str, MilFunction]
     Raises:
         BundleError: coremltools is not installed, the package is damaged, or it uses an unknown operation.
     """
-    try:
-        tools, milproto = coremltools(), coremltools("converters.mil.frontend.milproto.load")
-    except ModuleNotFoundError:
-        raise BundleError(f"Core ML packages need coremltools: {INSTALL}") from None
-    if not path.is_dir():
-        raise BundleError(f"no Core ML package at {path}: copy it again")
-    try:
-        with quiet():
-            model = tools.models.MLModel(str(path), skip_model_load=True)
-            spec = model.get_spec()
-            program = milproto.load(spec, spec.specificationVersion, model.weights_dir or "")
-    except _damages() as error:
-        raise BundleError(f"{path} is damaged: copy it again ({_first_line(error)})") from None
-    described = {entry.name: entry for entry in spec.description.functions} or {"main": spec.description}
+    program, description = _read(path)
+    described = {entry.name: entry for entry in description.functions} or {"main": description}
     return {
         name: MilFunction(name, function, described[name], exact_fp16) for name, function in program.functions.items()
     }
 
 
-def _damages() -> tuple[type[Exception], ...]:
-    """What reading a damaged package raises: its parts are JSON, protobuf and a file of blobs."""
+def _read(path: Path) -> tuple[Any, Any]:
+    """A package's program with its weights, and the description of its functions."""
+    try:
+        tools, milproto = coremltools(), coremltools("converters.mil.frontend.milproto.load")
+    except ModuleNotFoundError:
+        raise BundleError(f"Core ML packages need coremltools: {INSTALL}") from None
     from google.protobuf.message import DecodeError
 
-    return (DecodeError, RuntimeError, ValueError, KeyError, OSError, NotImplementedError)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    if not path.is_dir():
+        raise BundleError(f"no Core ML package at {path}: copy it again")
+    try:
+        with quiet():
+            model = tools.models.MLModel(str(path), skip_model_load=True)
+            content = model.get_spec()
+            program = milproto.load(content, content.specificationVersion, model.weights_dir or "")
+    except (DecodeError, RuntimeError, ValueError) as error:
+        # A package is JSON, protobuf and blobs; their readers share no type of error.
+        reason = str(error).strip().partition("\n")[0]
+        raise BundleError(f"{path} is damaged: copy it again ({reason})") from None
+    return program, content.description
 
 
 def _constant(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """The operations of Core ML's ML programs in numpy, by their names and with their parameters' names.
 
-Semantics are those of the MIL documentation (apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html).
+Semantics are those of coremltools' reference of MIL operations (apple.github.io/coremltools, "MIL ops").
 Floats are computed in the type they come in; the interpreter decides which that is.
 """
 
@@ -169,6 +169,12 @@ def concat(values: Sequence[Array], axis: int, interleave: bool = False) -> Arra
     if interleave:
         raise NotImplementedError("concat with interleave")
     return np.concatenate([np.atleast_1d(value) for value in values], int(axis))
+
+
+@op
+def stack(values: Sequence[Array], axis: int) -> Array:
+    """``values`` side by side along a new axis."""
+    return np.stack(values, int(axis))
 
 
 @op

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lite_runtime.bundle import BundleError
+from lite_runtime.session import SessionError
 
 
 def load_graph(path: Path, threads: int | None = None, text: bool = False) -> Any:
@@ -38,6 +42,19 @@ def load_graph(path: Path, threads: int | None = None, text: bool = False) -> An
         refusals.RuntimeException,
     ) as error:
         raise BundleError(f"ONNX Runtime cannot load {path.name}: {error}; export the bundle again") from None
+
+
+def run_graph(session: Any, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Outputs of a loaded graph, by name.
+
+    Raises:
+        SessionError: ONNX Runtime failed; a damaged or wrongly exported graph.
+    """
+    refusals = _onnxruntime().capi.onnxruntime_pybind11_state
+    try:
+        return session.run(list(outputs), dict(inputs))
+    except (refusals.Fail, refusals.InvalidArgument, refusals.RuntimeException) as error:
+        raise SessionError(f"ONNX Runtime: {error}") from None
 
 
 def text_operators() -> str:

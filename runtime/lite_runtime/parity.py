@@ -19,8 +19,8 @@ from jaxtyping import Float
 from lite_runtime.golden import GOLDEN_BEAM, GoldenHypothesis, GoldenSentence
 from lite_runtime.manifest import Decoding, Limits, Part, StateTensor, TokenIds
 from lite_runtime.recording import Moment, Script, play
-from lite_runtime.search import Hypothesis, SearchOptions, search
-from lite_runtime.session import Session
+from lite_runtime.search import Hypothesis, SearchError, SearchOptions, search
+from lite_runtime.session import Session, SessionError
 from lite_runtime.tolerances import Tolerance
 
 RungName = Literal["outputs", "steps", "layers", "tokens", "hypotheses", "bleu"]
@@ -69,17 +69,17 @@ class Differences:
         """Compare two tensors; a NaN or another shape is a breach whatever the tolerance."""
         self.checked += 1
         if expected.shape != actual.shape:
-            self._fail(batch, step, tensor, None, f"shape {actual.shape} instead of {expected.shape}")
+            self.fail(batch, step, tensor, None, f"shape {actual.shape} instead of {expected.shape}")
             return
         difference = np.abs(expected.astype(np.float64) - actual.astype(np.float64))
         worst = float(difference.max(initial=0.0))
         if not worst <= self.tolerance:
             place = np.unravel_index(int(np.nan_to_num(difference, nan=np.inf).argmax()), difference.shape)
-            self._fail(batch, step, tensor, worst, f"largest at {tuple(map(int, place))}")
+            self.fail(batch, step, tensor, worst, f"largest at {tuple(map(int, place))}")
         if not worst <= self.worst:
             self.worst, self.at = worst, tensor
 
-    def _fail(self, batch: int, step: int, tensor: str, difference: float | None, detail: str) -> None:
+    def fail(self, batch: int, step: int, tensor: str, difference: float | None, detail: str) -> None:
         """Keep the first breach: later ones follow from it."""
         if self.breach is None:
             self.breach = Breach(batch=batch, step=step, tensor=tensor, difference=difference, detail=detail)
@@ -150,7 +150,14 @@ def check_steps(
     layers, tokens = Differences("layers", tolerance.tensors), Shares("tokens", tolerance.tokens)
     names = [s.name for s in sorted(specs, key=lambda s: (s.layer is None, s.layer or 0))]
     for number, (script, moments) in enumerate(references):
-        for expected, actual in zip(moments, play(session, script), strict=True):
+        played = play(session, script)
+        for expected in moments:
+            try:
+                actual = next(played)
+            except SessionError as error:
+                for watch in (outputs, steps, layers):
+                    watch.fail(number, expected.step, "the graph itself", None, str(error))
+                break
             for watch in (outputs, steps) if expected.step <= 0 else (steps,):
                 _compare_states(watch, number, expected, actual, names)
             for name, tensor in expected.layers.items():
@@ -196,7 +203,13 @@ def check_hypotheses(
     for first in range(0, len(golden), batch_size):
         part = golden[first : first + batch_size]
         for beam in beams:
-            found = translate_golden(session, [s.source for s in part], tokens, limits, decoding, beam)
+            try:
+                found = translate_golden(session, [s.source for s in part], tokens, limits, decoding, beam)
+            except (SearchError, SessionError) as error:
+                # Logits that are no numbers, a graph that cannot run: a breach like any other, not the end of the climb.
+                for index in range(len(part)):
+                    watch.count(False, first + index, 0, "search", str(error))
+                continue
             for index, (sentence, hypotheses) in enumerate(zip(part, found, strict=True)):
                 wanted = (sentence.greedy,) if beam == 1 else sentence.beam
                 off = _compare_hypotheses(watch, first + index, beam, wanted, hypotheses, tolerance.score)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lite_runtime.parity import Breach, Rung
+from lite_runtime.search import SearchError
+from lite_runtime.session import SessionError
 from lite_runtime.tolerances import Tolerance
 from lite_runtime.translator import TranslateOptions, Translator
 
@@ -48,12 +51,19 @@ def measure(translator: Translator, sources: Sequence[str], references: Sequence
 
 def check_quality(translator: Translator, reference: QualityReference, tolerance: Tolerance) -> Rung:
     """Rung 6: BLEU on a test set, at most ``tolerance.bleu`` from the reference's."""
-    quality = measure(translator, reference.sources, reference.references, reference.beam)
+    try:
+        quality = measure(translator, reference.sources, reference.references, reference.beam)
+    except (SearchError, SessionError) as error:
+        return _rung(reference, tolerance, math.inf, str(error))
     off = abs(reference.quality.bleu - quality.bleu)
     at = (
         f"BLEU {quality.bleu:.2f} against {reference.quality.bleu:.2f},"
         f" chrF {quality.chrf:.2f} against {reference.quality.chrf:.2f}"
     )
+    return _rung(reference, tolerance, off, at)
+
+
+def _rung(reference: QualityReference, tolerance: Tolerance, off: float, at: str) -> Rung:
     passed = off <= tolerance.bleu
     return Rung(
         name="bleu",

@@ -11,6 +11,10 @@ from jaxtyping import Bool, Float, Int
 State = dict[str, Any]
 
 
+class SessionError(ValueError):
+    """A runtime failed while it ran a graph; the message is its own."""
+
+
 @runtime_checkable
 class Session(Protocol):
     """One loaded model. Sessions keep no sentence of their own: all state is in the argument.

@@ -12,8 +12,8 @@ import torch
 
 from lite_export import bundle_writer, onnx_export
 from lite_export.bundle_writer import write_bundle
-from lite_export.graphs import state_specs
 from lite_export.errors import ExportError
+from lite_export.graphs import state_specs
 from lite_export.onnx_export import export_onnx
 from lite_export.reference import reference_session
 from lite_export.torch_session import TorchSession

@@ -49,7 +49,8 @@ def export(
 ) -> None:
     """Export a model to a bundle: graphs with incremental-decoding caches, tokenizer, golden, manifest.
 
-    Every format comes in every precision asked for. The bundle appears whole or not at all: Ctrl-C or a full disk leaves what was there before.
+    Every format comes in every precision asked for. The bundle appears whole or not at all: Ctrl-C or a full disk
+    leaves what was there before.
     """
     # Planned first: what cannot be had shows before anything heavy is imported.
     from lite_export.recipes import plan
@@ -76,7 +77,8 @@ def _print(target: Path, manifest: Manifest) -> None:
     from rich.table import Table
 
     console = table_console()
-    table = Table("part", "file", "size", title=f"{manifest.card.model_id}, {manifest.card.parameters / 1e6:.2f} M parameters")
+    title = f"{manifest.card.model_id}, {manifest.card.parameters / 1e6:.2f} M parameters"
+    table = Table("part", "file", "size", title=title)
     table.columns[2].justify = "right"
     for file in manifest.files:
         table.add_row("all formats", file.path, decimal(file.bytes))

@@ -75,11 +75,15 @@ def parity(
     """
     if against is not None and recorded:
         raise InputError("--against and --recorded are two references: choose one")
-    from lite_export.loading import shipped_model
+    from lite_export.loading import TEST_SET, shipped_model
     from lite_runtime.ladder import Climb
 
     folder = model or shipped_model()
     with _opened(bundle, folder) as opened:
+        if recorded and test_set:
+            raise InputError("--recorded holds no scores: leave out --test-set, or compare with PyTorch")
+        # Another bundle may be of any model: only a model folder that was named, or is compared with, has its set.
+        own_set = folder / TEST_SET if (model or not against) and (folder / TEST_SET).exists() else None
         other = _other(against)
         reference = None if recorded or other else _pytorch(opened, folder)
         climb = Climb(
@@ -87,7 +91,7 @@ def parity(
             reference=reference,
             against=other,
             sentences=sentences,
-            quality=_quality(opened, reference, other, folder, test_set, beam),
+            quality=_quality(opened, other.session() if other else reference, test_set or own_set, beam),
             entries=_entries(opened, format_name, precision),
         )
         done = count(1)
@@ -136,25 +140,17 @@ def _entries(bundle: Bundle, format_name: str | None, precision: str | None) -> 
     return bundle.formats(format_name, precision)
 
 
-def _quality(
-    bundle: Bundle, reference: Session | None, other: Bundle | None, folder: Path, test_set: Path | None, beam: int
-) -> QualityReference | None:
+def _quality(bundle: Bundle, reference: Session | None, test_set: Path | None, beam: int) -> QualityReference | None:
     """The test set with the reference's scores, or None where there is no set or no session to translate it."""
-    from lite_export.loading import TEST_SET
-
-    session = other.session() if other else reference
-    path = test_set or (folder / TEST_SET if (folder / TEST_SET).exists() else None)
-    if test_set and session is None:
-        raise InputError("--recorded holds no scores: leave out --test-set, or compare with PyTorch")
-    if path is None or session is None:
+    if reference is None or test_set is None:
         return None
     # Reading pairs needs the code that trains, and so PyTorch: not imported with --recorded.
     from lite_export.evaluate import read_set
     from lite_runtime.quality import QualityReference, measure
 
-    data = read_set(path, path.stem)
-    with stage(f"translating {path.name} with the reference"):
-        scores = measure(bundle.translator_of(session), data.sources, data.references, beam)
+    data = read_set(test_set, test_set.stem)
+    with stage(f"translating {test_set.name} with the reference"):
+        scores = measure(bundle.translator_of(reference), data.sources, data.references, beam)
     return QualityReference(data.sources, data.references, beam, scores)
 
 
