@@ -5,8 +5,8 @@
 The side without caches runs the decoder over the encoder's output and the whole prefix for every token, as a
 ``(encoder_out, previous tokens) -> logits`` export does: in PyTorch, and as an ONNX graph in ONNX Runtime. The source
 is as long as the translation. All sides run interleaved in one process on one thread; figures are medians, and the
-claims are ratios: within each runtime, and of the product's decode against PyTorch without caches. Times are CPU times of
-the one thread that computes, so that waiting for a busy machine does not count. A step of one row reads every weight of
+claims are ratios: within each runtime, and of the product's decode against PyTorch without caches. Times are CPU times
+of the one thread that computes, so that waiting for a busy machine does not count. A step of one row reads every weight of
 the decoder: the cached side still suffers most where neighbours use up memory bandwidth.
 """
 

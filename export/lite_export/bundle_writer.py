@@ -36,6 +36,7 @@ def write_bundle(
     output: Path,
     sentences: Sequence[str] | None = None,
     recipes: Sequence[Recipe] = DEFAULT,
+    extras: Sequence[str] = (),
     report: Report = lambda _: None,
 ) -> Manifest:
     """Export the model of ``model_folder`` into the bundle ``output``, replacing it as a whole.
@@ -43,6 +44,7 @@ def write_bundle(
     Args:
         sentences: source sentences for the golden, two or more; None for the model folder's own.
         recipes: formats, precisions and caches, see ``recipes.plan``.
+        extras: further ONNX files, see ``recipes.EXTRAS``.
 
     Raises:
         ExportError: too few sentences, no tokenizer, a model a format cannot take, or a package that is missing.
@@ -56,7 +58,7 @@ def write_bundle(
         raise ExportError(f"{model_folder} has no {TOKENIZER}: a bundle needs a SentencePiece tokenizer")
     with staged_folder(output) as staging:
         shutil.copyfile(model_folder / TOKENIZER, staging / TOKENIZER)
-        with exporting(tasks(model_folder, staging, recipes), report) as exported:
+        with exporting(tasks(model_folder, staging, recipes, extras), report) as exported:
             report("recording golden translations with PyTorch")
             golden = _write_golden(model, card, staging, sentences or _own_sentences(model_folder))
             entries = {(e.format, e.precision, e.cache): e for e in exported()}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from executorch.exir.schema import DelegateCall, ExecutionPlan, KernelCall
+from lite_export.executorch_export import require_executorch
+from lite_runtime.quiet_executorch import quiet
 
-from lite_export.executorch_pack import read_program
+if TYPE_CHECKING:
+    from executorch.exir.schema import ExecutionPlan
 
 
 @dataclass(frozen=True)
@@ -28,19 +31,22 @@ def delegation(path: Path) -> tuple[Delegation, ...]:
     """Every method of the ``.pte`` at ``path`` that runs any instruction.
 
     Raises:
+        ExportError: ExecuTorch is not installed.
         OSError: the file cannot be read.
     """
-    program, _ = read_program(path.read_bytes())
-    return tuple(_of_plan(plan) for plan in program.execution_plan if _calls(plan))
+    with quiet():
+        require_executorch()
+        from lite_export.executorch_pack import read_program
 
-
-def _calls(plan: ExecutionPlan) -> list[KernelCall | DelegateCall]:
-    instructions = [i.instr_args for chain in plan.chains for i in chain.instructions]
-    return [call for call in instructions if isinstance(call, KernelCall | DelegateCall)]
+        program, _ = read_program(path.read_bytes())
+    found = [_of_plan(plan) for plan in program.execution_plan]
+    return tuple(each for each in found if each.delegated or each.outside)
 
 
 def _of_plan(plan: ExecutionPlan) -> Delegation:
-    calls = _calls(plan)
+    from executorch.exir.schema import DelegateCall, KernelCall
+
+    calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]
     kernels = [plan.operators[call.op_index] for call in calls if isinstance(call, KernelCall)]
     outside = Counter(f"{o.name}.{o.overload}" if o.overload else o.name for o in kernels)
-    return Delegation(plan.name, len(calls) - len(kernels), dict(sorted(outside.items())))
+    return Delegation(plan.name, sum(isinstance(call, DelegateCall) for call in calls), dict(sorted(outside.items())))

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import jaxtyping
 import torch
@@ -63,7 +63,7 @@ def export_executorch(
         raise ExportError("a language model has no encoder: only translation models are exported to ExecuTorch so far")
     specs = state_specs(config, slots=config.max_target, held=cache == "stateful")
     with _lowering():
-        _require_executorch()
+        require_executorch()
         from lite_export.executorch_pack import share_bytes
 
         content = share_bytes(_serialized(_lower(_programs(model.eval(), specs, precision), facts(config))))
@@ -105,7 +105,9 @@ class HeldStep(nn.Module):
         return logits, *rest[len(held) :]
 
 
-def _programs(model: LiteTransformer, specs: tuple[StateTensor, ...], precision: Precision) -> dict[str, ExportedProgram]:
+def _programs(
+    model: LiteTransformer, specs: tuple[StateTensor, ...], precision: Precision
+) -> dict[str, ExportedProgram]:
     """Both methods, quantized and traced."""
     from lite_export.executorch_quantize import quantized
 
@@ -198,7 +200,12 @@ def _tensor(name: str, shape: tuple[int | str, ...], dtype: str = "float32") -> 
     return TensorSpec(name=name, dtype=dtype, shape=shape)
 
 
-def _require_executorch() -> None:
+def require_executorch() -> None:
+    """Import what an export needs.
+
+    Raises:
+        ExportError: it is not installed.
+    """
     try:
         import executorch.exir
         import torchao  # noqa: F401

@@ -16,10 +16,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from lite_export.loading import load_model_card
+from lite_export.loading import limits, load_model_card, token_ids
 from lite_export.recipes import Recipe
 from lite_runtime.bundle import sha256_of
 from lite_runtime.manifest import FileEntry, FormatEntry, Graph, StateTensor
+from lite_transformer.checkpoint import TOKENIZER, load_model
 
 if TYPE_CHECKING:
     from lite_export.coreml_precision import Precision as CoreMlPrecision
@@ -31,11 +32,15 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Task:
-    """Recipes of one format that share work, the model folder to load, and the folder of the whole bundle."""
+    """Recipes of one format that share work, the model folder to load, and the folder of the whole bundle.
+
+    ``extras`` are ``recipes.EXTRAS``: further files for ONNX. The bundle's tokenizer is in place already.
+    """
 
     model_folder: Path
     bundle: Path
     recipes: tuple[Recipe, ...]
+    extras: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -45,13 +50,14 @@ class Task:
         return f"{self.recipes[0].format} " + ", ".join(r.name for r in self.recipes)
 
 
-def tasks(model_folder: Path, bundle: Path, recipes: Sequence[Recipe]) -> list[Task]:
+def tasks(model_folder: Path, bundle: Path, recipes: Sequence[Recipe], extras: Sequence[str] = ()) -> list[Task]:
     """ONNX and Core ML trace once for all their precisions; ExecuTorch lowers each recipe anew."""
     shared = [tuple(r for r in recipes if r.format == name) for name in ("onnx", "coreml")]
     groups = [group for group in shared if group] + [(r,) for r in recipes if r.format == "executorch"]
     # The slowest to lower first, so that no core waits for it at the end.
     order = ("executorch", "coreml", "onnx")
-    return sorted((Task(model_folder, bundle, g) for g in groups), key=lambda t: order.index(t.recipes[0].format))
+    work = (Task(model_folder, bundle, group, tuple(extras)) for group in groups)
+    return sorted(work, key=lambda task: order.index(task.recipes[0].format))
 
 
 @contextmanager
@@ -94,8 +100,6 @@ def _gathered(futures: dict[Future[tuple[FormatEntry, ...]], Task], report: Repo
 
 def run(task: Task) -> tuple[FormatEntry, ...]:
     """Export one task's recipes into its folder."""
-    from lite_transformer.checkpoint import load_model
-
     model = load_model(task.model_folder)
     task.folder.mkdir(parents=True, exist_ok=True)
     return _EXPORTERS[task.recipes[0].format](model, task)
@@ -106,9 +110,31 @@ def _onnx(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
     from lite_export.onnx_export import export_onnx
 
     exported = export_onnx(model, task.folder, [r.precision for r in task.recipes])
-    return tuple(
-        _entry(task, recipe, *exported[recipe.precision], state_specs(model.config)) for recipe in task.recipes
-    )
+    specs = state_specs(model.config)
+    entries = []
+    for recipe in task.recipes:
+        extras = _onnx_extras(model, task, recipe)
+        entry = _entry(task, recipe, *exported[recipe.precision], specs)
+        entries.append(entry.model_copy(update={"extras": extras}))
+    return tuple(entries)
+
+
+def _onnx_extras(model: LiteTransformer, task: Task, recipe: Recipe) -> dict[str, Graph]:
+    """Graphs made from encode and step: a whole translation as one call, and what was asked for besides."""
+    from lite_export.graphs import state_specs
+    from lite_export.onnx_ort import to_ort
+    from lite_export.onnx_text import add_translate_text
+    from lite_export.onnx_translate import add_translate
+
+    card, folder = load_model_card(task.model_folder), task.folder / recipe.precision
+    tokens, most = token_ids(model.config), limits(model.config)
+    extras = {"translate": add_translate(folder, state_specs(model.config), tokens, most, card.decoding)}
+    if "text" in task.extras:
+        tokenizer = task.bundle / TOKENIZER
+        extras["translate_text"] = add_translate_text(folder, tokenizer, card.text, tokens, most, card.decoding)
+    if "ort" in task.extras:
+        to_ort(folder)
+    return {name: _placed(graph, f"{recipe.format}/{recipe.precision}") for name, graph in extras.items()}
 
 
 def _executorch(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
@@ -151,14 +177,14 @@ def _entry(task: Task, recipe: Recipe, encode: Graph, step: Graph, state: tuple[
         precision=recipe.precision,
         cache=recipe.cache,
         files=file_entries(task.bundle, paths),
-        encode=_placed(encode, recipe),
-        step=_placed(step, recipe),
+        encode=_placed(encode, recipe.format),
+        step=_placed(step, recipe.format),
         state=state,
     )
 
 
-def _placed(graph: Graph, recipe: Recipe) -> Graph:
-    return graph.model_copy(update={"file": f"{recipe.format}/{graph.file}"})
+def _placed(graph: Graph, folder: str) -> Graph:
+    return graph.model_copy(update={"file": f"{folder}/{graph.file}"})
 
 
 def file_entries(root: Path, paths: Sequence[Path]) -> tuple[FileEntry, ...]:

@@ -38,7 +38,7 @@ _ABOUT: dict[Format, dict[str, str]] = {
     "onnx": {
         "fp32": "float32 throughout",
         "fp16": "weights stored as float16, computed in float32",
-        "int8": "every product MatMulNBits with 8-bit blocks of 128; one 8-bit table embeds and projects",
+        "int8": "every product MatMulNBits with 8-bit blocks of 32; one 8-bit table embeds and projects",
         "int4": "products of 4-bit blocks of 32; the table stays 8-bit",
     },
     "executorch": {
@@ -67,6 +67,11 @@ RECIPES: tuple[Recipe, ...] = tuple(
     for precision, about in precisions.items()
     for cache in _CACHES[format_name]
 )
+# Further files of the onnx format, by name.
+EXTRAS = {
+    "text": "translate_text.onnx: text in, text out, SentencePiece inside (onnxruntime-extensions)",
+    "ort": ".ort files with required_operators.config, for a reduced mobile build of ONNX Runtime",
+}
 DEFAULT: tuple[Recipe, ...] = tuple(r for r in RECIPES if (r.format, r.precision) == ("onnx", "fp32"))
 
 
@@ -97,6 +102,11 @@ def plan(
             kinds = [c for c in dict.fromkeys(caches) if c in _CACHES[there[0].format]] or [there[0].cache]
             chosen += [r for kind in kinds for r in there if r.precision == precision and r.cache == kind]
     return tuple(chosen)
+
+
+def check_extras(extras: Sequence[str]) -> None:
+    """Raise RecipeError for an extra there is not."""
+    _check("extra", extras, tuple(EXTRAS))
 
 
 def _check(what: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -66,15 +66,24 @@ class WholeNorm(nn.Module):
 
 
 def apart_step(model: LiteTransformer) -> StepGraph:
-    """``StepGraph`` for XNNPACK, a copy: its layer norms are products, and what embeds and what projects are two."""
+    """``StepGraph`` for XNNPACK, a copy: its layer norms are products, and its lookup is plain."""
     graph = copy.deepcopy(StepGraph(model, Slots(model.config.max_target)))
     for module in list(graph.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.LayerNorm):
                 setattr(module, name, WholeNorm(child))
-    # One tensor inside and outside of the delegate would keep the projection out of it; the file has it once.
-    graph.form.projection.weight = nn.Parameter(graph.form.projection.weight.detach().clone())
+    graph.form.embedding = lookup(graph.form.embedding)
     return graph
+
+
+def lookup(embedding: nn.Module) -> nn.Embedding:
+    """An embedding whose table is its own, and which knows nothing of padding.
+
+    A table inside and outside of the delegate would keep the projection out of it (the file has both once); and
+    ExecuTorch finds a quantized lookup by its arguments, of which the padding's number, for training, is not one.
+    """
+    assert isinstance(embedding, nn.Embedding)
+    return nn.Embedding.from_pretrained(embedding.weight.detach().clone())
 
 
 class ApartAttention(nn.Module):
@@ -140,18 +149,17 @@ class ApartEncode(nn.Module):
         encoder, width = model.encoder, model.config.width
         attending = model.config.encoder.attention_width
         self.sizes = [n for n in (attending, width - attending) if n]
-        self.embedding, self.scale, self.positions = encoder.embedding, encoder.scale, encoder.positions
+        self.embedding, self.scale, self.positions = lookup(encoder.embedding), encoder.scale, encoder.positions
         self.layers = nn.ModuleList(ApartLayer(cast("EncoderLayer", layer), self.sizes) for layer in encoder.layers)
         self.norm = PartsNorm(encoder.norm, self.sizes) if isinstance(encoder.norm, nn.LayerNorm) else nn.Identity()
-        crosses = [
-            cast("MultiHeadAttention", cast("DecoderLayer", layer).cross) for layer in model.decoder.layers
-        ]
+        crosses = [cast("MultiHeadAttention", cast("DecoderLayer", layer).cross) for layer in model.decoder.layers]
         self.heads = crosses[0].heads
         self.memory = nn.ModuleList(linear for cross in crosses for linear in (cross.key, cross.value))
 
     def forward(self, source: Int[Tensor, "1 S"], mask: Bool[Tensor, "1 S"]) -> tuple[Tensor, ...]:
-        words, places = (self._cut(x[0]) for x in (self.embedding(source), self.positions.of_mask(mask)))
-        parts: Parts = [word * self.scale + place for word, place in zip(words, places, strict=True)]
+        # The only cuts at run time, before XNNPACK begins.
+        words, places = (self._cut(x) for x in (self.embedding(source), self.positions.of_mask(mask)))
+        parts: Parts = [(word * self.scale + place)[0] for word, place in zip(words, places, strict=True)]
         bias, keep = padding_bias(mask, torch.float32)[0], mask.to(torch.float32)[0, :, None]
         outputs = []
         for layer in self.layers:
@@ -161,8 +169,7 @@ class ApartEncode(nn.Module):
         # Contiguous, or the file would expect its own outputs transposed when they come back as inputs.
         return *(heads_apart(linear(memory), self.heads).contiguous() for linear in self.memory), bias, *outputs
 
-    def _cut(self, x: Float[Tensor, "S C"]) -> Parts:
-        # The only cuts at run time, before XNNPACK begins.
+    def _cut(self, x: Float[Tensor, "1 S C"]) -> Parts:
         return Slots(1).parts(x, self.sizes, -1)
 
 

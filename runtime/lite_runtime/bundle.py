@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -15,6 +15,9 @@ from lite_runtime.manifest import SCHEMA_VERSION, FileEntry, FormatEntry, Manife
 from lite_runtime.session import Session
 from lite_runtime.tokenizer import SentencePieceTokenizer
 from lite_runtime.translator import Translator
+
+if TYPE_CHECKING:
+    from lite_runtime.onnx_translate import OneGraph
 
 MANIFEST = "manifest.json"
 
@@ -85,6 +88,19 @@ class Bundle:
         from lite_runtime.coreml_session import coreml_session
 
         return coreml_session(self.folder, entry)
+
+    def one_graph(self, entry: FormatEntry, threads: int | None = None) -> OneGraph:
+        """The graph of an onnx format that holds the whole search.
+
+        Raises:
+            BundleError: the format has none, or ONNX Runtime is not installed or refuses it.
+        """
+        from lite_runtime.onnx_translate import OneGraph
+
+        if "translate" not in entry.extras:
+            raise BundleError(f"{entry.name} of {self.folder} has no translate graph: export it again")
+        path = self.folder / entry.extras["translate"].file
+        return OneGraph(path, self.manifest.tokens, self.manifest.limits, threads)
 
     def tokenizer(self) -> SentencePieceTokenizer:
         """The bundle's tokenizer.
@@ -170,7 +186,7 @@ def _used(manifest: Manifest) -> Iterator[str]:
     """Paths that are opened without an entry of their own."""
     yield from (manifest.text.tokenizer, manifest.golden.sentences, manifest.golden.steps)
     for entry in manifest.formats:
-        yield from (entry.encode.file, entry.step.file)
+        yield from (graph.file for graph in (entry.encode, entry.step, *entry.extras.values()))
 
 
 def _check_inside(path: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -12,12 +12,13 @@ from jaxtyping import Bool, Int
 from lite_runtime.bundle import BundleError
 from lite_runtime.manifest import FormatEntry, Graph
 from lite_runtime.mil_interpreter import load_package
-from lite_runtime.quiet_coremltools import INSTALL, coremltools
+from lite_runtime.quiet_coremltools import INSTALL, coremltools, quiet
 from lite_runtime.rows import HELD, RowSession, StepResult
 
 Arrays = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Function(Protocol):
     """One function of a package, and the states it keeps."""
 
@@ -109,9 +110,14 @@ class PredictorFunction:
         except ModuleNotFoundError:
             raise BundleError(f"Core ML packages need coremltools: {INSTALL}") from None
         try:
-            self._model = models.MLModel(str(path), function_name=name)
-        except RuntimeError as error:
-            raise BundleError(f"Core ML refuses {path}: {error}") from None
+            with quiet():
+                self._model = models.MLModel(str(path), function_name=name)
+        except (RuntimeError, ValueError) as error:
+            raise BundleError(f"{path} is damaged: copy it again ({error})") from None
+        if self._model.__proxy__ is None:
+            # coremltools only warns of it, and fails at the first prediction.
+            reason = self._model._framework_error or "there is no Core ML here"
+            raise BundleError(f"Core ML does not load {path}: {reason}")
         description = self._model.get_spec().description
         description = next((entry for entry in description.functions if entry.name == name), description)
         self.states = {state.name: tuple(state.type.stateType.arrayType.shape) for state in description.state}

@@ -12,7 +12,7 @@ from typing import Literal
 from lite_runtime.bundle import Bundle
 from lite_runtime.golden import GOLDEN_BEAM, GoldenHypothesis, GoldenSentence, load_golden
 from lite_runtime.manifest import FormatEntry, Part
-from lite_runtime.parity import Reference, Rung, check_hypotheses, check_steps, translate_golden
+from lite_runtime.parity import Reference, Rung, check_hypotheses, check_one_call, check_steps, translate_golden
 from lite_runtime.quality import QualityReference, check_quality
 from lite_runtime.recording import load_recording, make_script, play
 from lite_runtime.session import Session
@@ -130,6 +130,9 @@ class Climb:
                 BATCH,
             )
         )
+        if "translate" in entry.extras and manifest.decoding.beam in (1, GOLDEN_BEAM):
+            whole = self.bundle.one_graph(entry)
+            rungs.append(check_one_call(whole.translate, golden, manifest.limits, manifest.decoding, tolerance, BATCH))
         if self.quality is not None:
             rungs.append(check_quality(self.bundle.translator_of(session), self.quality, tolerance))
             on_batch()

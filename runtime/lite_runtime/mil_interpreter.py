@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,10 +108,12 @@ class MilFunction:
             state: from ``new_state``, changed in place.
 
         Raises:
-            BundleError: an input is missing, too many, or not of the declared type and shape.
+            BundleError: an input is missing, too many, or not of the declared type and shape, or there is no state.
         """
+        if (state or {}).keys() != self.states.keys():
+            raise BundleError(f"keeps the states {', '.join(self.states) or 'none'}: pass what new_state made")
         if inputs.keys() != self.inputs.keys():
-            raise BundleError(f"takes the inputs {', '.join(self.inputs)}; got {', '.join(inputs)}")
+            raise BundleError(f"takes the inputs {', '.join(self.inputs)}; got {', '.join(inputs) or 'nothing'}")
         for name, port in self.inputs.items():
             if not port.accepts(inputs[name]):
                 got = f"{inputs[name].dtype} {inputs[name].shape}"
@@ -179,7 +182,7 @@ class _Planner:
 
     def _cast(self, x: np.ndarray, dtype: str) -> np.ndarray:
         # Values that are float16 in the program are float32 here, rounded or not.
-        return OPS["cast"](x, "fp32" if str(dtype) == "fp16" else dtype)
+        return OPS["cast"](x, "fp32" if dtype == "fp16" else dtype)
 
     def _places(self, argument: Any) -> int | tuple[int, ...]:
         if isinstance(argument, (list, tuple)):
@@ -215,8 +218,7 @@ def _read(path: Path) -> tuple[Any, Any]:
         tools, milproto = coremltools(), coremltools("converters.mil.frontend.milproto.load")
     except ModuleNotFoundError:
         raise BundleError(f"Core ML packages need coremltools: {INSTALL}") from None
-    from google.protobuf.message import DecodeError
-
+    decode_error = import_module("google.protobuf.message").DecodeError
     if not path.is_dir():
         raise BundleError(f"no Core ML package at {path}: copy it again")
     try:
@@ -224,20 +226,22 @@ def _read(path: Path) -> tuple[Any, Any]:
             model = tools.models.MLModel(str(path), skip_model_load=True)
             content = model.get_spec()
             program = milproto.load(content, content.specificationVersion, model.weights_dir or "")
-    except (DecodeError, RuntimeError, ValueError) as error:
+    except (decode_error, RuntimeError, ValueError) as error:
         # A package is JSON, protobuf and blobs; their readers share no type of error.
         reason = str(error).strip().partition("\n")[0]
         raise BundleError(f"{path} is damaged: copy it again ({reason})") from None
     return program, content.description
 
 
-def _constant(value: Any) -> Any:
-    """A constant as operations take it: float16 widened, the numpy types of small integers made plain."""
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype == np.float16:
-        return value.astype(np.float32)
-    if isinstance(value, np.ndarray) and value.dtype.metadata:
-        return value.astype(value.dtype.type)
-    return value
+def _constant(value: Any) -> np.ndarray | str:
+    """A constant as operations take it: float16 widened, integers narrower than a byte made bytes."""
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    # coremltools marks them so in numpy's metadata.
+    return array.astype(array.dtype.type) if array.dtype.metadata else array
 
 
 def _is_float16(var: Any) -> bool:

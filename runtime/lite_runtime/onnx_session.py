@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -34,7 +35,9 @@ class OnnxSession:
 
     def encode(self, source: Int[np.ndarray, "B S"], mask: Bool[np.ndarray, "B S"]) -> State:
         """See Session.encode."""
-        produced = iter(run_graph(self._encode, [*self._fixed, *self._encoder_layers], {"source": source, "mask": mask}))
+        produced = iter(
+            run_graph(self._encode, [*self._fixed, *self._encoder_layers], {"source": source, "mask": mask})
+        )
         state = {s.name: next(produced) if s.initial is None else _initial(s, len(source)) for s in self.specs}
         self.layers = dict(zip(self._encoder_layers, produced, strict=True))
         return state

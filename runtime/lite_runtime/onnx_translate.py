@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lite_runtime.manifest import Limits, TokenIds
-from lite_runtime.onnx_graph import load_graph
+from lite_runtime.onnx_graph import load_graph, run_graph
 from lite_runtime.search import SearchError, pad_sources
 
 
@@ -49,17 +49,23 @@ class OneGraph:
         Raises:
             SearchError: an empty or too long source, lengths that do not fit, or a model that returns numbers
                 that are not finite.
+            SessionError: ONNX Runtime failed.
         """
         if not sources:
             return []
         self._check(sources, max_lengths)
         source, mask = pad_sources(sources, self.tokens.pad)
         feeds = {"source": source, "mask": mask, "max_length": np.asarray(max_lengths, np.int64)}
-        found, scores = self._session.run(["tokens", "scores"], feeds)
+        found, scores = run_graph(self._session, ["tokens", "scores"], feeds)
         if not np.isfinite(scores).all():
             raise SearchError("the model returned numbers that are not finite: is it damaged?")
         rows = zip(found.tolist(), scores.tolist(), strict=True)
-        return [Best(tuple(row[: row.index(self.tokens.eos) + 1]), score) for row, score in rows]
+        return [Best(self._whole(row), score) for row, score in rows]
+
+    def _whole(self, row: list[int]) -> tuple[int, ...]:
+        if self.tokens.eos not in row:
+            raise SearchError(f"an output does not end in {self.tokens.eos}: the graph has another end of sentence")
+        return tuple(row[: row.index(self.tokens.eos) + 1])
 
     def _check(self, sources: Sequence[tuple[int, ...]], max_lengths: Sequence[int]) -> None:
         if len(max_lengths) != len(sources):
@@ -85,9 +91,10 @@ class OneTextGraph:
 
         Raises:
             SearchError: a model that returns numbers that are not finite.
+            SessionError: ONNX Runtime failed: a sentence longer than the model takes, say.
         """
         feeds = {"text": np.array([sentence], dtype=object)}
-        (translation,), (score,) = self._session.run(["translation", "score"], feeds)
+        (translation,), (score,) = run_graph(self._session, ["translation", "score"], feeds)
         if not math.isfinite(score):
             raise SearchError("the model returned numbers that are not finite: is it damaged?")
         return str(translation), float(score)

@@ -4,14 +4,15 @@
 3. layers: what each layer gave, so that a difference has an address
 4. tokens: the best next token after the same prefix  5. hypotheses: greedy and beam search, with their scores
 
-A sixth rung, translation quality, is in ``quality``. A rung that fails names the first step and tensor that differ.
+6. one call: a graph that holds the whole search, where a format has one. The last rung, translation quality, is in
+``quality``. A rung that fails names the first step and tensor that differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -23,7 +24,17 @@ from lite_runtime.search import Hypothesis, SearchError, SearchOptions, search
 from lite_runtime.session import Session, SessionError
 from lite_runtime.tolerances import Tolerance
 
-RungName = Literal["outputs", "steps", "layers", "tokens", "hypotheses", "bleu"]
+RungName = Literal["outputs", "steps", "layers", "tokens", "hypotheses", "one call", "bleu"]
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """A hypothesis, wherever it comes from."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+    @property
+    def score(self) -> float: ...
 
 
 class Breach(Part):
@@ -219,6 +230,34 @@ def check_hypotheses(
     return watch.result()
 
 
+def check_one_call(
+    translate: Callable[[Sequence[tuple[int, ...]], Sequence[int]], Sequence[Scored]],
+    golden: Sequence[GoldenSentence],
+    limits: Limits,
+    decoding: Decoding,
+    tolerance: Tolerance,
+    batch_size: int = 10,
+) -> Rung:
+    """A graph that holds the whole search: its best hypothesis is that of the search outside."""
+    watch = Shares("one call", tolerance.hypotheses)
+    worst_score = 0.0
+    for first in range(0, len(golden), batch_size):
+        part = golden[first : first + batch_size]
+        sources = [s.source for s in part]
+        try:
+            found = translate(sources, [decoding.longest(len(source), limits) for source in sources])
+        except (SearchError, SessionError) as error:
+            for index in range(len(part)):
+                watch.count(False, first + index, 0, "search", str(error))
+            continue
+        for index, (sentence, best) in enumerate(zip(part, found, strict=True)):
+            wanted = sentence.greedy if decoding.beam == 1 else sentence.beam[0]
+            off = _compare_hypotheses(watch, first + index, decoding.beam, [wanted], [best], tolerance.score)
+            worst_score = max(worst_score, off)
+    watch.remarks.append(f"scores of the others within {worst_score:.1e}")
+    return watch.result()
+
+
 def translate_golden(
     session: Session,
     sources: Sequence[tuple[int, ...]],
@@ -240,7 +279,7 @@ def _compare_hypotheses(
     sentence: int,
     beam: int,
     wanted: Sequence[GoldenHypothesis],
-    found: Sequence[Hypothesis],
+    found: Sequence[Scored],
     score_tolerance: float,
 ) -> float:
     """Count equal hypotheses; returns the largest difference of score among those of equal tokens."""

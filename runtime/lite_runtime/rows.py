@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,6 +23,7 @@ class StepResult(NamedTuple):
     layers: dict[str, np.ndarray]
 
 
+@runtime_checkable
 class RowProgram(Protocol):
     """What a runtime offers for one row. Arrays have the shapes of the manifest, no batch axis."""
 

@@ -48,7 +48,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "fp16": Tolerance(
         tensors=5e-2,
         score=5e-3,
-        tokens=0.01,
+        tokens=0.005,
         hypotheses=1.0,
         bleu=0.3,
         reason="weights, and in Core ML every result, rounded to 11 bits",
@@ -63,10 +63,10 @@ TOLERANCES: dict[str, Tolerance] = {
     ),
     "int4": Tolerance(
         tensors=8.0,
-        score=0.5,
-        tokens=0.15,
+        score=0.2,
+        tokens=0.07,
         hypotheses=1.0,
-        bleu=3.0,
+        bleu=1.5,
         reason="weights of 4 bits without training for it",
     ),
     "palette4": Tolerance(

@@ -24,7 +24,7 @@ def run(*arguments: object) -> tuple[int, str]:
 def test_parity_of_a_good_bundle(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
     code, output = run("parity", tiny_bundle, "--model", tiny_folder, "--json", tmp_path / "report.json")
     assert code == 0, output
-    assert output.count("equal") == 3
+    assert output.count("equal") == 6
     assert json.loads((tmp_path / "report.json").read_text())["reference"] == "pytorch"
 
 

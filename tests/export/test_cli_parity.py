@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from test_mutations import broken, shift_position, stale_window
 from typer.testing import CliRunner
 
 from lite_export.cli import app
-from test_mutations import broken, shift_position, stale_window
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -31,7 +31,7 @@ def test_a_bundle_against_itself(tiny_bundle: Path, tmp_path: Path) -> None:
     content = json.loads(report.read_text())
     assert (content["reference"], content["against"]) == ("bundle", str(tiny_bundle))
     rungs = {r["name"]: r for r in content["formats"][0]["rungs"]}
-    assert list(rungs) == ["outputs", "steps", "layers", "tokens", "hypotheses"]
+    assert list(rungs) == ["outputs", "steps", "layers", "tokens", "hypotheses", "one call"]
     assert all(r["worst"] == 0 and r["passed"] for r in rungs.values())
 
 

@@ -172,7 +172,7 @@ def _rewrite_version(folder: Path) -> None:
 
 
 def _flip_a_byte(folder: Path) -> None:
-    path = next((folder / "onnx").iterdir())
+    path = next((folder / "onnx").rglob("weights.bin"))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

@@ -17,13 +17,12 @@ from torch import nn
 from lite_export.errors import ExportError
 from lite_export.executorch_delegation import delegation
 from lite_export.executorch_export import export_executorch, facts
-from lite_export.executorch_pack import read_program
 from lite_export.torch_session import TorchSession
 from lite_runtime.bundle import BundleError, sha256_of
 from lite_runtime.executorch_session import executorch_session
 from lite_runtime.manifest import FileEntry, FormatEntry, TokenIds
 from lite_runtime.recording import make_script, play
-from lite_runtime.rows import HELD, RowSession
+from lite_runtime.rows import RowSession
 from lite_runtime.search import SearchOptions, search
 from lite_transformer.config import ModelConfig, StackConfig
 from lite_transformer.model import LiteTransformer
@@ -273,7 +272,9 @@ def damaged(exported: Exported, folder: Path, content: bytes, listed: bool) -> F
 def test_a_file_that_cannot_be_loaded_is_named(make: Make, tmp_path: Path, content: bytes | float) -> None:
     exported = make("fp32", "explicit")
     whole = exported.path.read_bytes()
-    entry = damaged(exported, tmp_path, content if isinstance(content, bytes) else whole[: int(content * len(whole))], False)
+    entry = damaged(
+        exported, tmp_path, content if isinstance(content, bytes) else whole[: int(content * len(whole))], False
+    )
     with pytest.raises(BundleError, match=r"ExecuTorch cannot load fp32-explicit\.pte: .+; copy the bundle again"):
         executorch_session(tmp_path, entry)
 
@@ -318,13 +319,3 @@ def test_what_cannot_be_exported_is_refused(model: LiteTransformer, tmp_path: Pa
     alone = LiteTransformer(ModelConfig(**{**config().model_dump(), "encoder": None, "decoder": decoder.model_dump()}))
     with pytest.raises(ExportError, match="no encoder"):
         export_executorch(alone, tmp_path / "x.pte", "fp32", "explicit")
-
-
-def test_a_held_row_is_told_from_an_explicit_one(make: Make) -> None:
-    source = np.array([[5, 6, 2]])
-    for cache, held in (("explicit", False), ("stateful", True)):
-        state = make("fp32", cache).session.encode(source, source != 1)  # type: ignore[arg-type]
-        assert (HELD in state, "self_key.0" in state) == (held, not held)
-        program, _ = read_program(make("fp32", cache).path.read_bytes())  # type: ignore[arg-type]
-        step = next(p for p in program.execution_plan if p.name == "step")
-        assert len(step.inputs) == 2 + 5 + (0 if held else 6)

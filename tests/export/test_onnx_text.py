@@ -16,6 +16,7 @@ from lite_export.onnx_translate import add_translate
 from lite_runtime.bundle import BundleError
 from lite_runtime.manifest import Text
 from lite_runtime.onnx_translate import OneTextGraph
+from lite_runtime.session import SessionError
 from lite_runtime.translator import Translator
 from one_graph import Exported, copy_of, untied
 
@@ -61,6 +62,12 @@ def test_sentences_are_the_translators(exported: Exported) -> None:
         assert score == pytest.approx(wanted.score, abs=2e-5)
         compared += 1
     assert compared > 20
+
+
+def test_too_long_a_sentence_is_refused(exported: Exported) -> None:
+    graph = add(exported, Text())
+    with pytest.raises(SessionError, match="ONNX Runtime"):
+        graph.translate("word " * exported.limits.max_source)
 
 
 def test_replacements_are_literal_and_in_order(exported: Exported) -> None:

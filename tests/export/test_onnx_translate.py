@@ -55,7 +55,7 @@ def test_golden_sentences(exported: Exported, beam: int) -> None:
         (4, "early", Decoding()),
         (4, "early", Decoding(length_penalty=0.4)),
         (5, "late", Decoding(length_penalty=2.0, no_repeat_ngram=3)),
-        (3, "early", Decoding(length_penalty=-0.5, no_repeat_ngram=1)),
+        (3, "late", Decoding(length_penalty=-0.5, no_repeat_ngram=1)),
         (2, "early", Decoding(length_penalty=0.0, no_repeat_ngram=2)),
     ],
 )
@@ -104,7 +104,7 @@ def test_quantized_graphs(tiny_bundle: Path, tmp_path: Path, precision: str) -> 
     other = quantized(copy_of(tiny_bundle, tmp_path / "fp32"), tmp_path / precision, precision)
     sources = [sentence.source for sentence in other.golden]
     longest = other.usual_lengths(sources)
-    # Eight bits turn a last digit of fp32 into a step of their own: scores are near, not equal.
+    # ONNX Runtime fuses layer norms where no layer is an output: another last digit, which 8 bits may round away.
     assert_same(other.one_graph(1).translate(sources, longest), other.searched(sources, longest, 1), tolerance=5e-3)
 
 

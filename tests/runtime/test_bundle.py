@@ -49,12 +49,6 @@ def test_formats_are_found_by_name_and_precision(tiny_bundle: Path) -> None:
         bundle.session("coreml")
 
 
-def test_a_format_without_a_runtime_here_is_refused(bundle: Path) -> None:
-    edit(bundle, lambda m: m["formats"][0].update(format="coreml"))
-    with pytest.raises(BundleError, match="runs the onnx format only, not coreml"):
-        open_bundle(bundle).session()
-
-
 def test_a_missing_folder_or_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"no bundle at .*gone: no such folder"):
         open_bundle(tmp_path / "gone")
@@ -111,7 +105,7 @@ def test_files_that_no_checksum_covers_are_refused(bundle: Path, part: tuple[str
         open_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.model", "onnx/step.onnx", "onnx/weights.bin"])
+@pytest.mark.parametrize("name", ["tokenizer.model", "onnx/fp32/step.onnx", "onnx/fp32/weights.bin"])
 def test_every_file_is_checked(bundle: Path, name: str) -> None:
     path = bundle / name
     whole = path.read_bytes()

@@ -18,6 +18,7 @@ EXAMPLES = examples(
     "lite-export export",
     "lite-export export runs/phone/final --output bundles/mine",
     "lite-export export --to onnx,coreml,executorch --precision fp32,int8",
+    "lite-export export --precision int8 --extras text,ort",
     "lite-export export --to executorch --precision int8 --cache explicit,stateful",
     "lite-export export runs/phone/final --sentences my-sentences.txt",
 )
@@ -42,6 +43,13 @@ def export(
             show_default=False,
         ),
     ] = None,
+    extras: Annotated[
+        str | None,
+        typer.Option(
+            help="Further ONNX files: text (text in, text out in one graph), ort (for reduced mobile builds).",
+            show_default=False,
+        ),
+    ] = None,
     sentences: Annotated[
         Path | None,
         typer.Option(help="Source sentences for the golden; default: the model folder's.", show_default=False),
@@ -53,9 +61,11 @@ def export(
     leaves what was there before.
     """
     # Planned first: what cannot be had shows before anything heavy is imported.
-    from lite_export.recipes import plan
+    from lite_export.recipes import check_extras, plan
 
     recipes = plan(to.split(","), precision.split(","), cache.split(",") if cache else ())
+    more = extras.split(",") if extras else []
+    check_extras(more)
     from lite_export.bundle_writer import write_bundle
     from lite_export.loading import load_model_card, shipped_model
 
@@ -63,7 +73,7 @@ def export(
     target = output or Path("bundles") / load_model_card(folder).model_id
     lines = _lines(sentences) if sentences else None
     with stage("loading the model") as report:
-        manifest = write_bundle(folder, target, lines, recipes, report)
+        manifest = write_bundle(folder, target, lines, recipes, more, report)
     _print(target, manifest)
 
 
