@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 MODEL = export/lite_export/shipped/en-fr
 BUNDLE = bundles/phone-en-fr
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test lint benchmark matrix clean
 
 demo: $(READY)
 	$(BIN)/lite-export export $(MODEL) --output $(BUNDLE)
@@ -26,6 +26,15 @@ lint: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/cached_decode.py
+	$(BIN)/python benchmarks/precisions.py
+
+# Every format and precision of the shipped model, and the whole parity ladder for each: takes a while.
+matrix: $(READY)
+	$(BIN)/lite-export export $(MODEL) --to onnx --precision fp32,fp16,int8,int4 --output bundles/matrix-onnx
+	$(BIN)/lite-export export $(MODEL) --to coreml --precision fp32,fp16,int8,int4,palette4 --output bundles/matrix-coreml
+	$(BIN)/lite-export export $(MODEL) --to executorch --precision fp32,int8,int4 --output bundles/matrix-executorch
+	for format in onnx coreml executorch; do \
+		$(BIN)/lite-export parity bundles/matrix-$$format --model $(MODEL) --json bundles/matrix-$$format.json || exit 1; done
 
 # torch first, by itself: a resolver that meets it among others may choose a build with gigabytes of CUDA.
 $(READY): pyproject.toml

@@ -3,11 +3,12 @@
     python benchmarks/cached_decode.py [MODEL_FOLDER] [--tokens 60] [--rounds 7]
 
 The side without caches runs the decoder over the encoder's output and the whole prefix for every token, as a
-``(encoder_out, previous tokens) -> logits`` export does: in PyTorch, and as an ONNX graph in ONNX Runtime. The source
-is as long as the translation. All sides run interleaved in one process on one thread; figures are medians, and the
-claims are ratios: within each runtime, and of the product's decode against PyTorch without caches. Times are CPU times
-of the one thread that computes, so that waiting for a busy machine does not count. A step of one row reads every weight of
-the decoder: the cached side still suffers most where neighbours use up memory bandwidth.
+``(encoder_out, previous tokens) -> logits`` export does: in PyTorch, and as an ONNX graph in ONNX Runtime, fp32 and
+int8. The source is as long as the translation. All sides run interleaved in one process on one thread; figures are
+medians, and the claims are ratios: within each runtime and precision, and of the cached decode against the other
+re-runs. Times are CPU times of the one thread that computes, so that waiting for a busy machine does not count. A step
+of one row reads every weight of the decoder, 13 MB in fp32: where neighbours use up memory bandwidth, the cached fp32
+side still suffers most.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,11 +31,16 @@ from torch.export import Dim
 from lite_export.bundle_writer import write_bundle
 from lite_export.loading import shipped_model
 from lite_export.onnx_export import export_graph
+from lite_export.onnx_quantize import quantize
+from lite_export.recipes import plan
 from lite_export.torch_session import TorchSession
 from lite_runtime.bundle import open_bundle
+from lite_runtime.onnx_graph import load_graph
 from lite_runtime.session import Session
 from lite_transformer.checkpoint import load_model
 from lite_transformer.model import LiteTransformer
+
+PRECISIONS = ("fp32", "int8")
 
 
 def decode_cached(session: Session, source: np.ndarray, tokens: np.ndarray) -> list[float]:
@@ -58,15 +65,19 @@ class WholeDecoder(nn.Module):
         return self.decoder(tokens, torch.zeros(1, dtype=torch.long), self.decoder.start(memory, mask))[0]
 
 
-def export_whole_decoder(model: LiteTransformer, path: Path) -> onnxruntime.InferenceSession:
-    """``WholeDecoder`` in ONNX Runtime, for one sentence of any source and target length."""
+def export_whole_decoder(model: LiteTransformer, folder: Path) -> dict[str, onnxruntime.InferenceSession]:
+    """``WholeDecoder`` in ONNX Runtime by precision, for one sentence of any source and target length."""
     example = (torch.full((1, 7), 5), torch.zeros(1, 9, model.config.width), torch.ones(1, 9, dtype=torch.bool))
     target, source = Dim("target", min=2, max=model.config.max_target), Dim("source", min=2, max=256)
     axes: dict[str, object] = {"tokens": {1: target}, "memory": {1: source}, "mask": {1: source}}
-    ir.save(export_graph(WholeDecoder(model), example, list(axes), ["logits"], axes), path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    traced = export_graph(WholeDecoder(model), example, list(axes), ["logits"], axes)
+    sessions = {}
+    for precision in PRECISIONS:
+        graph = traced.clone()
+        quantize(graph, precision)
+        ir.save(graph, folder / f"{precision}.onnx")
+        sessions[precision] = load_graph(folder / f"{precision}.onnx", threads=1)
+    return sessions
 
 
 @torch.inference_mode()
@@ -110,34 +121,44 @@ def main() -> None:
     memory, mask = encoder_output(model, source)
     whole = WholeDecoder(model).eval()
     with TemporaryDirectory() as temporary, torch.inference_mode():
-        write_bundle(folder, Path(temporary) / "bundle")
-        onnx, reference = open_bundle(Path(temporary) / "bundle").session(threads=1), TorchSession(model)
-        whole_onnx = export_whole_decoder(model, Path(temporary) / "whole.onnx")
+        write_bundle(folder, Path(temporary) / "bundle", recipes=plan(["onnx"], PRECISIONS))
+        bundle, reference = open_bundle(Path(temporary) / "bundle"), TorchSession(model)
+        cached = {precision: bundle.session("onnx", precision, threads=1) for precision in PRECISIONS}
+        whole_onnx = export_whole_decoder(model, Path(temporary))
         given = {"memory": memory.numpy(), "mask": mask.numpy()}
         short = tokens[: args.tokens]
-        runs = repeat(
-            args.rounds,
-            lambda: rerun(lambda prefix: whole(torch.from_numpy(prefix), memory, mask), short),
-            lambda: sum(decode_cached(reference, source, short)),
-            lambda: rerun(lambda prefix: whole_onnx.run(None, {"tokens": prefix, **given}), short),
-            lambda: sum(decode_cached(onnx, source, short)),
-            lambda: decode_cached(reference, source, tokens),
-            lambda: decode_cached(onnx, source, tokens),
-        )
+        sides: dict[tuple[str, str], Callable[[], float]] = {
+            ("PyTorch", "again"): lambda: rerun(lambda t: whole(torch.from_numpy(t), memory, mask), short),
+            ("PyTorch", "cached"): lambda: sum(decode_cached(reference, source, short)),
+        }
+        for precision in PRECISIONS:
+            graph, session = whole_onnx[precision], cached[precision]
+            name = f"ONNX Runtime {precision}"
+            sides[name, "again"] = partial(rerun, lambda t, g=graph: g.run(None, {"tokens": t, **given}), short)
+            sides[name, "cached"] = lambda s=session: sum(decode_cached(s, source, short))
+        times = dict(zip(sides, repeat(args.rounds, *sides.values()), strict=True))
+        long = repeat(args.rounds, *(partial(decode_cached, s, source, tokens) for s in cached.values()))
     print(f"{args.tokens} tokens, 1 thread, median of {args.rounds} interleaved rounds")
-    sides = (
-        ("PyTorch, like for like", *runs[0:2]),
-        ("ONNX Runtime, like for like", *runs[2:4]),
-        ("ONNX Runtime against PyTorch", runs[0], runs[3]),
+    for name in dict.fromkeys(name for name, _ in sides):
+        report(name, times[name, "again"], times[name, "cached"])
+    report("int8 cached, fp32 re-run", times["ONNX Runtime fp32", "again"], times["ONNX Runtime int8", "cached"])
+    report("fp32 cached, PyTorch re-run", times["PyTorch", "again"], times["ONNX Runtime fp32", "cached"])
+    for precision, runs in zip(PRECISIONS, long, strict=True):
+        early = statistics.median(np.median(run[3:8]) for run in runs)
+        late = statistics.median(np.median(run[98:103]) for run in runs)
+        print(
+            f"  {precision}: one cached step {early:.3f} ms at position 5, {late:.3f} ms at 100 ({late / early:.2f}x)"
+        )
+
+
+def report(name: str, again: list[float], cached: list[float]) -> None:
+    """One comparison, as a line."""
+    ratios = sorted(a / b for a, b in zip(again, cached, strict=True))
+    before, after = statistics.median(again), statistics.median(cached)
+    print(
+        f"  {name:<28} decoder re-run {before:6.1f} ms   cached {after:6.1f} ms"
+        f"   {statistics.median(ratios):5.1f}x faster ({ratios[0]:.1f} to {ratios[-1]:.1f})"
     )
-    for name, rerun_times, cached in sides:
-        ratio = statistics.median(a / b for a, b in zip(rerun_times, cached, strict=True))
-        before, after = statistics.median(rerun_times), statistics.median(cached)
-        print(f"  {name:<29} decoder re-run {before:6.1f} ms   cached {after:6.1f} ms   {ratio:5.1f}x faster")
-    for name, long in (("PyTorch", runs[4]), ("ONNX Runtime", runs[5])):
-        early = statistics.median(np.median(run[3:8]) for run in long)
-        late = statistics.median(np.median(run[98:103]) for run in long)
-        print(f"  {name:<29} one cached step {early:.3f} ms at position 5, {late:.3f} ms at 100 ({late / early:.2f}x)")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from lite_export.coreml_precision import PRECISIONS, RECIPES, Precision, compress
+from lite_export.coreml_precision import RECIPES, Precision, compress
 from lite_export.errors import ExportError
 from lite_export.flavours import Slots
 from lite_export.graphs import EncodeGraph, StepGraph, decoder_layer_names, encoder_layer_names, state_specs
@@ -93,7 +93,7 @@ class CoreMlExporter:
         except ModuleNotFoundError:
             raise ExportError(f"Core ML packages are made by coremltools: {INSTALL}") from None
         self.model, self.card = model.eval(), card
-        self._converted: dict[tuple[Cache, str, str], list[Any]] = {}
+        self._made: dict[tuple[str, ...], Any] = {}
 
     def write(self, folder: Path, precision: Precision, cache: Cache) -> Form:
         """Write one form.
@@ -102,25 +102,13 @@ class CoreMlExporter:
             the manifest's encode and step graphs and state, with package names relative to ``folder``. Core ML's
             names may hold no dots: inputs and outputs carry an underscore instead, in the order of the states, and
             the last outputs are the layers.
-
-        Raises:
-            ExportError: unknown precision.
         """
-        if precision not in PRECISIONS:
-            raise ExportError(f"no {precision} for Core ML; choose from {', '.join(PRECISIONS)}")
-        recipe = RECIPES[precision]
-        system = "iOS18" if cache == "stateful" else recipe.since
+        system = "iOS18" if cache == "stateful" else RECIPES[precision].since
         config = self.model.config
         specs = tuple(_named(spec) for spec in state_specs(config, config.max_target, cache == "stateful"))
         graphs = _encode_signature(config, specs), _step_signature(config, specs)
-        key = (cache, system, recipe.compute)
-        if key not in self._converted:
-            programs = trace(self.model, specs, recipe.compute == "FLOAT32")
-            self._converted[key] = [
-                _convert(program, graph, system, recipe.compute)
-                for program, graph in zip(programs, graphs, strict=True)
-            ]
-        functions = [compress(function, precision) for function in self._converted[key]]
+        converted = [self._encode(graphs[0], system, precision), self._step(graphs[1], specs, system, precision)]
+        functions = [compress(function, precision) for function in converted]
         described = [_described(function, graph, specs) for function, graph in zip(functions, graphs, strict=True)]
         if system == "iOS18":
             file = f"{precision}-stateful.mlpackage" if cache == "stateful" else f"{precision}.mlpackage"
@@ -128,6 +116,24 @@ class CoreMlExporter:
         else:
             encode, step = _write_apart(described, graphs, folder, precision, self.card)
         return encode, step, specs
+
+    def _encode(self, graph: Graph, system: str, precision: Precision) -> Any:
+        """The same for all caches."""
+        compute = RECIPES[precision].compute
+        program = self._once(lambda: trace_encode(self.model), "encode")
+        return self._once(lambda: _convert(program, graph, system, compute), "encode", system, compute)
+
+    def _step(self, graph: Graph, specs: Sequence[StateTensor], system: str, precision: Precision) -> Any:
+        compute, held = RECIPES[precision].compute, any(spec.held for spec in specs)
+        # Held state needs a program of its own for float32, whose states are pairs.
+        kind = "step explicit" if not held else f"step held {compute}"
+        program = self._once(lambda: trace_step(self.model, specs, compute == "FLOAT32"), kind)
+        return self._once(lambda: _convert(program, graph, system, compute), kind, system, compute)
+
+    def _once(self, make: Callable[[], Any], *key: str) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 def coreml_name(name: str) -> str:
@@ -212,28 +218,30 @@ class _Keeping(nn.Module):
         return torch.stack([high, (value - high) * 2.0**_SHIFT]).half()
 
 
-def trace(model: LiteTransformer, specs: Sequence[StateTensor], exact: bool) -> tuple[ExportedProgram, ExportedProgram]:
-    """Encode and step as torch.export programs: integers in, states in buffers.
+def trace_encode(model: LiteTransformer) -> ExportedProgram:
+    """The encode graph as a torch.export program with integers in."""
+    config = model.config
+    ids = torch.full((1, _EXAMPLE_SOURCE), config.unk, dtype=torch.int32)
+    source = {1: Dim("source", min=1, max=config.max_source)}
+    graph = _IntegerMask(EncodeGraph(model, Slots(config.max_target)))
+    return _trace(graph, (ids, torch.ones_like(ids)), {"source": source, "mask": source})
+
+
+def trace_step(model: LiteTransformer, specs: Sequence[StateTensor], exact: bool) -> ExportedProgram:
+    """The step graph as a torch.export program with integers in and held state in buffers.
 
     Args:
-        exact: keep held states to float32's precision; see ``_Keeping``.
+        exact: keep held state to float32's precision; see ``_Keeping``.
     """
-    config, flavour = model.config, Slots(model.config.max_target)
+    config, explicit = model.config, [spec for spec in specs if not spec.held]
     source = Dim("source", min=1, max=config.max_source)
-    ids = torch.full((1, _EXAMPLE_SOURCE), config.unk, dtype=torch.int32)
-    encode = _trace(
-        _IntegerMask(EncodeGraph(model, flavour)),
-        (ids, torch.ones_like(ids)),
-        {"source": {1: source}, "mask": {1: source}},
-    )
-    explicit = [spec for spec in specs if not spec.held]
     axes = tuple({i: source for i, size in enumerate(spec.shape) if isinstance(size, str)} for spec in explicit)
-    step = _trace(
-        _Keeping(StepGraph(model, flavour), specs, exact),
-        (ids[0, :1], torch.zeros(1, dtype=torch.int32), *(torch.zeros(_sizes(spec)) for spec in explicit)),
+    token = torch.tensor([config.unk], dtype=torch.int32)
+    return _trace(
+        _Keeping(StepGraph(model, Slots(config.max_target)), specs, exact),
+        (token, torch.zeros_like(token), *(torch.zeros(_sizes(spec)) for spec in explicit)),
         {"tokens": None, "position": None, "state": axes},
     )
-    return encode, step
 
 
 def _sizes(spec: StateTensor) -> list[int]:

@@ -13,7 +13,6 @@ from typing import Any, Literal
 from lite_runtime.quiet_coremltools import coremltools, quiet
 
 Precision = Literal["fp32", "fp16", "int8", "int4", "palette4"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int4", "palette4")
 # Weights that share a scale, along the input of a matrix.
 BLOCK = 32
 # Rows of a matrix that share a palette of 16 values.
