@@ -47,10 +47,20 @@ def compress(model: Any, precision: Precision) -> Any:
     if precision in ("fp32", "fp16"):
         return model
     matrices, tables = compressible(model)
+    optimize = coremltools("optimize.coreml")
+    eight_bits = _linear(optimize, "int8", "per_channel")
+    linear = dict.fromkeys(tables, eight_bits)
     with quiet():
-        if precision == "int8":
-            return _int8(model, [*matrices, *tables])
-        return _int8((_int4 if precision == "int4" else _palette4)(model, matrices), tables)
+        if precision == "palette4":
+            palette = optimize.OpPalettizerConfig(
+                mode="kmeans", nbits=4, granularity="per_grouped_channel", group_size=PALETTE_ROWS, weight_threshold=0
+            )
+            model = optimize.palettize_weights(model, _only(optimize, dict.fromkeys(matrices, palette)))
+        elif precision == "int4":
+            linear |= dict.fromkeys(matrices, _linear(optimize, "int4", "per_block"))
+        else:
+            linear |= dict.fromkeys(matrices, eight_bits)
+        return optimize.linear_quantize_weights(model, _only(optimize, linear))
 
 
 def compressible(model: Any) -> tuple[list[str], list[str]]:
@@ -64,27 +74,12 @@ def compressible(model: Any) -> tuple[list[str], list[str]]:
     return matrices, tables
 
 
-def _int8(model: Any, names: list[str]) -> Any:
-    return _linear(model, names, dtype="int8", granularity="per_channel")
-
-
-def _int4(model: Any, names: list[str]) -> Any:
-    return _linear(model, names, dtype="int4", granularity="per_block", block_size=BLOCK)
-
-
-def _linear(model: Any, names: list[str], **options: Any) -> Any:
-    optimize = coremltools("optimize.coreml")
-    config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0, **options)
-    return optimize.linear_quantize_weights(model, _only(optimize, names, config))
-
-
-def _palette4(model: Any, names: list[str]) -> Any:
-    optimize = coremltools("optimize.coreml")
-    config = optimize.OpPalettizerConfig(
-        mode="kmeans", nbits=4, granularity="per_grouped_channel", group_size=PALETTE_ROWS, weight_threshold=0
+def _linear(optimize: Any, dtype: str, granularity: str) -> Any:
+    return optimize.OpLinearQuantizerConfig(
+        mode="linear_symmetric", dtype=dtype, granularity=granularity, block_size=BLOCK, weight_threshold=0
     )
-    return optimize.palettize_weights(model, _only(optimize, names, config))
 
 
-def _only(optimize: Any, names: list[str], config: Any) -> Any:
-    return optimize.OptimizationConfig(global_config=None, op_name_configs=dict.fromkeys(names, config))
+def _only(optimize: Any, named: dict[str, Any]) -> Any:
+    """Compress the weights of these names, each in its way, and no others."""
+    return optimize.OptimizationConfig(global_config=None, op_name_configs=named)

@@ -283,10 +283,12 @@ def scaled_query(attention: MultiHeadAttention) -> nn.Linear:
 
 
 def heads_apart(x: Float[Tensor, "*N S C"], heads: int) -> Float[Tensor, "*N H S D"]:
+    """Channels as heads, heads before frames."""
     return x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(-2, -3)
 
 
 def heads_joined(x: Float[Tensor, "*N H S D"]) -> Float[Tensor, "*N S C"]:
+    """The inverse of ``heads_apart``."""
     return x.transpose(-2, -3).flatten(-2)
 
 

@@ -24,7 +24,6 @@ from lite_transformer.checkpoint import TOKENIZER, load_model
 
 if TYPE_CHECKING:
     from lite_export.coreml_precision import Precision as CoreMlPrecision
-    from lite_export.executorch_export import Precision as ExecuTorchPrecision
     from lite_transformer.model import LiteTransformer
 
 Report = Callable[[str], None]
@@ -51,13 +50,9 @@ class Task:
 
 
 def tasks(model_folder: Path, bundle: Path, recipes: Sequence[Recipe], extras: Sequence[str] = ()) -> list[Task]:
-    """ONNX and Core ML trace once for all their precisions; ExecuTorch lowers each recipe anew."""
-    shared = [tuple(r for r in recipes if r.format == name) for name in ("onnx", "coreml")]
-    groups = [group for group in shared if group] + [(r,) for r in recipes if r.format == "executorch"]
-    # The slowest to lower first, so that no core waits for it at the end.
-    order = ("executorch", "coreml", "onnx")
-    work = (Task(model_folder, bundle, group, tuple(extras)) for group in groups)
-    return sorted(work, key=lambda task: order.index(task.recipes[0].format))
+    """One task a format: each traces once for all its precisions."""
+    groups = [tuple(r for r in recipes if r.format == name) for name in ("coreml", "onnx")]
+    return [Task(model_folder, bundle, group, tuple(extras)) for group in groups if group]
 
 
 @contextmanager
@@ -137,15 +132,6 @@ def _onnx_extras(model: LiteTransformer, task: Task, recipe: Recipe) -> dict[str
     return {name: _placed(graph, f"{recipe.format}/{recipe.precision}") for name, graph in extras.items()}
 
 
-def _executorch(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
-    from lite_export.executorch_export import export_executorch
-
-    (recipe,) = task.recipes
-    path = task.folder / f"{recipe.name}.pte"
-    precision = cast("ExecuTorchPrecision", recipe.precision)
-    return (_entry(task, recipe, *export_executorch(model, path, precision, recipe.cache)),)
-
-
 def _coreml(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
     from lite_export.coreml_export import CoreMlExporter, PackageCard
 
@@ -165,7 +151,7 @@ def _coreml(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
     )
 
 
-_EXPORTERS = {"onnx": _onnx, "executorch": _executorch, "coreml": _coreml}
+_EXPORTERS = {"onnx": _onnx, "coreml": _coreml}
 
 
 def _entry(task: Task, recipe: Recipe, encode: Graph, step: Graph, state: tuple[StateTensor, ...]) -> FormatEntry:

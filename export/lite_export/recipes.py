@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal["onnx", "coreml", "executorch"]
+Format = Literal["onnx", "coreml"]
 Cache = Literal["explicit", "stateful"]
 
 
@@ -41,11 +41,6 @@ _ABOUT: dict[Format, dict[str, str]] = {
         "int8": "every product MatMulNBits with 8-bit blocks of 32; one 8-bit table embeds and projects",
         "int4": "products of 4-bit blocks of 32; the table stays 8-bit",
     },
-    "executorch": {
-        "fp32": "XNNPACK, float32",
-        "int8": "XNNPACK, 8-bit weights per channel, activations quantized as they come",
-        "int4": "XNNPACK, 4-bit weights in groups of 32; the table stays 8-bit",
-    },
     "coreml": {
         "fp32": "computed in float32; states are float16, Core ML has no others",
         "fp16": "computed in float16, as the Neural Engine does",
@@ -57,7 +52,6 @@ _ABOUT: dict[Format, dict[str, str]] = {
 # The first is the default. Core ML's states need iOS 18; the explicit flavour runs on iOS 16.
 _CACHES: dict[Format, tuple[Cache, ...]] = {
     "onnx": ("explicit",),
-    "executorch": ("explicit", "stateful"),
     "coreml": ("stateful", "explicit"),
 }
 FORMATS: tuple[Format, ...] = tuple(_ABOUT)

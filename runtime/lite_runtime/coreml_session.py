@@ -112,7 +112,7 @@ class PredictorFunction:
         try:
             with quiet():
                 self._model = models.MLModel(str(path), function_name=name)
-        except (RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise BundleError(f"{path} is damaged: copy it again ({error})") from None
         if self._model.__proxy__ is None:
             # coremltools only warns of it, and fails at the first prediction.

@@ -250,7 +250,7 @@ def fill_like(ref_tensor: Array, value: Number = 0.0) -> Array:
 @op
 def range_1d(start: Array, end: Array, step: Array) -> Array:
     """``start, start + step...`` up to before ``end``."""
-    return np.arange(start[()], end[()], step[()])
+    return np.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
 
 
 @op

@@ -217,7 +217,7 @@ def check_hypotheses(
             try:
                 found = translate_golden(session, [s.source for s in part], tokens, limits, decoding, beam)
             except (SearchError, SessionError) as error:
-                # Logits that are no numbers, a graph that cannot run: a breach like any other, not the end of the climb.
+                # Logits that are no numbers, a graph that cannot run: a breach, not the end of the climb.
                 for index in range(len(part)):
                     watch.count(False, first + index, 0, "search", str(error))
                 continue

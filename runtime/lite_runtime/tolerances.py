@@ -59,7 +59,7 @@ TOLERANCES: dict[str, Tolerance] = {
         tokens=0.01,
         hypotheses=1.0,
         bleu=0.3,
-        reason="weights of 8 bits, and activations too in ONNX and ExecuTorch",
+        reason="weights of 8 bits, and activations too in ONNX",
     ),
     "int4": Tolerance(
         tensors=8.0,

@@ -210,7 +210,14 @@ def test_an_untouched_copy_passes(tiny_bundle: Path, tiny_folder: Path, tmp_path
     bundle = open_bundle(broken(tiny_bundle, tmp_path / "same", "step", lambda graph: None))
     report = climb(bundle, reference_session(bundle, tiny_folder))
     assert report.passed, report
-    assert [r.name for r in report.formats[0].rungs] == ["outputs", "steps", "layers", "tokens", "hypotheses", "one call"]
+    assert [r.name for r in report.formats[0].rungs] == [
+        "outputs",
+        "steps",
+        "layers",
+        "tokens",
+        "hypotheses",
+        "one call",
+    ]
 
 
 def test_command_names_the_breach_and_fails(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
