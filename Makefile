@@ -32,7 +32,8 @@ benchmark: $(READY)
 matrix: $(READY)
 	$(BIN)/lite-export export $(MODEL) --to onnx --precision fp32,fp16,int8,int4 --output bundles/matrix-onnx
 	$(BIN)/lite-export export $(MODEL) --to coreml --precision fp32,fp16,int8,int4,palette4 --output bundles/matrix-coreml
-	for format in onnx coreml; do \
+	$(BIN)/lite-export export $(MODEL) --to executorch --precision fp32,int8,int4 --output bundles/matrix-executorch
+	for format in onnx coreml executorch; do \
 		$(BIN)/lite-export parity bundles/matrix-$$format --model $(MODEL) --json bundles/matrix-$$format.json || exit 1; done
 
 # torch first, by itself: a resolver that meets it among others may choose a build with gigabytes of CUDA.

@@ -1,13 +1,14 @@
-"""What the export form and each precision buy in ONNX Runtime, against the modules exported as they train.
+"""What the export form and each precision buy, in ONNX Runtime and ExecuTorch, against the modules as they train.
 
-    python benchmarks/precisions.py [MODEL_FOLDER] [--tokens 60] [--rounds 11]
+    python benchmarks/precisions.py [MODEL_FOLDER | --preset wmt-en-fr-496] [--tokens 60] [--rounds 11]
 
-The naive side is the reference's own decoder, traced with its caches as inputs and outputs: activations (B, 1, C),
-query, key and value apart, fp32. The source is as long as the translation. All sides decode the same tokens,
-interleaved, in one process on one thread. A round's figure is its median step, which a moment taken away by another
-process does not spoil; shown are medians over rounds, and of the ratios round by round. Half of an int8 step is not
-multiplication but some 90 small nodes: the smaller the model, and the more of its fp32 weights the cache holds, the
-less a precision can win.
+Printed too: what of the ExecuTorch programs XNNPACK runs, and what is left to the interpreter. The naive side is the
+reference's own decoder in ONNX Runtime, traced with its caches as inputs and outputs: activations (B, 1, C), query,
+key and value apart, fp32. The source is as long as the translation. All sides decode the same tokens, interleaved, in
+one process on one thread. A round's figure is its median step, which a moment taken away by another process does not
+spoil; shown are medians over rounds, and of the ratios round by round. Half of an int8 step of the shipped model is
+not multiplication but some 90 small nodes: the smaller the model, and the more of its fp32 weights the cache holds,
+the less a precision can win.
 """
 
 from __future__ import annotations
@@ -24,15 +25,20 @@ from cached_decode import decode_cached, repeat
 from torch import Tensor, nn
 from torch.export import Dim
 
+from lite_export import executorch_export
+from lite_export.executorch_delegation import delegation
 from lite_export.graphs import state_specs
 from lite_export.loading import shipped_model
 from lite_export.onnx_export import export_graph, export_onnx, step_axes, step_shape
 from lite_export.onnx_quantize import PRECISIONS
 from lite_export.torch_session import TorchSession
+from lite_runtime.executorch_session import executorch_session
 from lite_runtime.manifest import FormatEntry, Graph
 from lite_runtime.onnx_session import OnnxSession
+from lite_runtime.session import Session
 from lite_transformer.checkpoint import load_model
 from lite_transformer.model import LiteTransformer
+from lite_transformer.presets import PRESETS
 
 
 class NaiveStep(nn.Module):
@@ -66,18 +72,32 @@ def export_naive(model: LiteTransformer, path: Path) -> Graph:
     return Graph(file=path.name, inputs=(), outputs=())
 
 
-def export_sides(model: LiteTransformer, folder: Path) -> dict[str, OnnxSession]:
-    """The naive export and every precision, loaded on one thread."""
+def export_sides(model: LiteTransformer, folder: Path) -> dict[str, tuple[Session, Path]]:
+    """Every side, loaded on one thread, and the folder or file its weights are in; the naive export first."""
     specs = state_specs(model.config)
     entries = {
         precision: FormatEntry(format="onnx", precision=precision, files=(), encode=encode, step=step, state=specs)
         for precision, (encode, step) in export_onnx(model, folder, PRECISIONS).items()
     }
-    naive = entries["fp32"].model_copy(update={"step": export_naive(model, folder / "naive.onnx")})
-    return {name: OnnxSession(folder, entry, threads=1) for name, entry in {"naive": naive, **entries}.items()}
+    naive = folder / "naive.onnx"
+    entry = entries["fp32"].model_copy(update={"step": export_naive(model, naive)})
+    sides: dict[str, tuple[Session, Path]] = {"naive": (OnnxSession(folder, entry, threads=1), naive)}
+    for precision, entry in entries.items():
+        sides[f"onnx {precision}"] = OnnxSession(folder, entry, threads=1), folder / precision
+    return sides | export_executorch_sides(model, folder)
 
 
-def check_naive(naive: OnnxSession, fp32: OnnxSession, source: np.ndarray, tokens: np.ndarray) -> None:
+def export_executorch_sides(model: LiteTransformer, folder: Path) -> dict[str, tuple[Session, Path]]:
+    """ExecuTorch in every precision, with explicit caches."""
+    paths = {precision: folder / f"{precision}.pte" for precision in executorch_export.PRECISIONS}
+    sides: dict[str, tuple[Session, Path]] = {}
+    for precision, (encode, step, specs) in executorch_export.export_executorch(model, paths, "explicit").items():
+        entry = FormatEntry(format="executorch", precision=precision, files=(), encode=encode, step=step, state=specs)
+        sides[f"executorch {precision}"] = executorch_session(folder, entry, threads=1), paths[precision]
+    return sides
+
+
+def check_naive(naive: Session, fp32: Session, source: np.ndarray, tokens: np.ndarray) -> None:
     """Both must compute the same, or the race is void."""
     state, other = (s.encode(source, source > 0) for s in (naive, fp32))
     for position, token in enumerate(tokens):
@@ -89,28 +109,39 @@ def check_naive(naive: OnnxSession, fp32: OnnxSession, source: np.ndarray, token
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", type=Path, default=None, help="model folder; default: the shipped model")
+    parser.add_argument("--preset", choices=list(PRESETS), help="a paper's or our own preset, with random weights")
     parser.add_argument("--tokens", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=11)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    model = load_model(args.model or shipped_model()).eval()
+    chosen = LiteTransformer(PRESETS[args.preset].config) if args.preset else load_model(args.model or shipped_model())
+    model = chosen.eval()
     tokens = np.random.default_rng(0).integers(4, model.config.target_vocab, args.tokens)
     source = tokens[None]
     with TemporaryDirectory() as temporary, torch.inference_mode():
         folder = Path(temporary)
         sides = export_sides(model, folder)
-        check_naive(sides["naive"], sides["fp32"], source, tokens)
+        check_naive(sides["naive"][0], sides["onnx fp32"][0], source, tokens)
         runs = repeat(
-            args.rounds, *(lambda s=s: statistics.median(decode_cached(s, source, tokens)) for s in sides.values())
+            args.rounds, *(lambda s=s: statistics.median(decode_cached(s, source, tokens)) for s, _ in sides.values())
         )
-        sizes = {name: sum(f.stat().st_size for f in folder.glob(f"{name}*/*")) for name in sides}
-        sizes["naive"] = (folder / "naive.onnx").stat().st_size
-    print(f"{args.tokens} cached steps, ONNX Runtime, 1 thread, median of {args.rounds} interleaved rounds")
-    for name, times in zip(sides, runs, strict=True):
-        ratio = statistics.median(own / naive for own, naive in zip(times, runs[0], strict=True))
-        step = statistics.median(times)
-        about = "step only" if name == "naive" else "encode and step"
-        print(f"  {name:<6} {step:6.3f} ms a token   {ratio:5.2f}x the naive   {sizes[name] / 1e6:6.2f} MB ({about})")
+        sizes = [sum(f.stat().st_size for f in (p.iterdir() if p.is_dir() else [p])) for _, p in sides.values()]
+        delegated = {name: delegation(path) for name, (_, path) in sides.items() if path.suffix == ".pte"}
+    print(f"{args.tokens} cached steps, 1 thread, median of {args.rounds} interleaved rounds")
+    of_onnx = dict(zip(sides, runs, strict=True))["onnx int8"]
+    for name, times, size in zip(sides, runs, sizes, strict=True):
+        print(
+            f"  {name:<15} {statistics.median(times):6.3f} ms a token   {ratio(times, runs[0]):5.2f}x the naive  "
+            f" {ratio(times, of_onnx):5.2f}x onnx int8   {size / 1e6:6.2f} MB"
+            f" ({'step only' if name == 'naive' else 'encode and step'})"
+        )
+    for name, methods in delegated.items():
+        print(f"  {name}: " + "; ".join(map(str, methods)))
+
+
+def ratio(times: list[float], base: list[float]) -> float:
+    """Median over rounds."""
+    return statistics.median(own / other for own, other in zip(times, base, strict=True))
 
 
 if __name__ == "__main__":

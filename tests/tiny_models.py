@@ -41,13 +41,13 @@ def tiny_config(convolution: str = "lightweight", norm: str = "pre") -> ModelCon
     )
 
 
-def lively_model(config: ModelConfig, seed: int = 0) -> LiteTransformer:
+def lively_model(config: ModelConfig, seed: int = 0, noise: float = 0.2) -> LiteTransformer:
     """Random weights large enough that attention is not uniform and outputs do not echo the input."""
     torch.manual_seed(seed)
     model = LiteTransformer(config)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
+            parameter.add_(torch.randn_like(parameter) * noise)
     return model.eval()
 
 

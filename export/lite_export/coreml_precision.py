@@ -2,7 +2,8 @@
 
 Compressed are the matrices of linear layers and the token tables: nearly all bytes. Kernels of convolutions, the
 table of positions, biases and normalisations are left as they are: small, and errors in them reach every token. The
-token tables have 8 bits at least: with 4 they cost more tokens than all the matrices together.
+token tables keep 8 bits: with 4, the shipped model's int4 chose 91.0 % of the greedy tokens of 10 sentences as
+float32 does, instead of 93.6 %, for 0.9 MB less.
 """
 
 from __future__ import annotations

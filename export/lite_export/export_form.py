@@ -87,7 +87,9 @@ class Convolution(nn.Module):
         if branch.taps is not None:
             taps = branch.taps.detach().softmax(-1).repeat_interleave(self.width // branch.heads, dim=0)
             self.register_buffer("taps", taps.t().contiguous() if branch.causal else taps[:, None, None, :].clone())
+        self.channels: Tensor
         self.register_buffer("ones", torch.ones(1, branch.kernel))
+        self.register_buffer("channels", torch.ones(self.width // branch.heads))
 
     def sequence(self, x: Float[Tensor, "*N S C"], keep: Float[Tensor, "*N S 1"]) -> Float[Tensor, "*N S C"]:
         """Convolve every frame with its neighbours; frames where ``keep`` is 0 are padding."""
@@ -126,12 +128,13 @@ class Convolution(nn.Module):
         """Dynamic kernels of one frame, spread over channels: (*N, K, C)."""
         assert self.predict is not None
         taps = self.predict(frame).view(-1, self.heads, self.kernel).softmax(-1).transpose(1, 2)
-        spread = taps.repeat_interleave(self.width // self.heads, dim=-1)
+        # Products with ones spread them: XNNPACK takes over no expansion.
+        spread = (taps[..., None] * self.channels).flatten(-2)
         return spread if self.flavour.batched else spread[0]
 
     def _dynamic(self, frames: Float[Tensor, "*N S C"]) -> Float[Tensor, "*N S C"]:
         assert self.predict is not None
-        taps = self.predict(frames).unflatten(-1, (self.heads, self.kernel, 1)).softmax(-2)
+        taps = self.predict(frames).unflatten(-1, (self.heads, self.kernel)).softmax(-1)[..., None]
         padded = F.pad(frames, (0, 0, self.kernel // 2, self.kernel - 1 - self.kernel // 2))
         spans = padded.unfold(-2, self.kernel, 1).unflatten(-2, (self.heads, self.width // self.heads))
         # A matrix product: to lay out an elementwise one, torch.export would fix that sources outgrow the kernel.

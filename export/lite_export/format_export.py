@@ -12,8 +12,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
 from typing import TYPE_CHECKING, cast
 
 from lite_export.loading import limits, load_model_card, token_ids
@@ -50,9 +51,14 @@ class Task:
 
 
 def tasks(model_folder: Path, bundle: Path, recipes: Sequence[Recipe], extras: Sequence[str] = ()) -> list[Task]:
-    """One task a format: each traces once for all its precisions."""
-    groups = [tuple(r for r in recipes if r.format == name) for name in ("coreml", "onnx")]
-    return [Task(model_folder, bundle, group, tuple(extras)) for group in groups if group]
+    """One task for all that shares a trace: a format's precisions, in ExecuTorch for one kind of cache."""
+    groups: dict[tuple[str, str], list[Recipe]] = {}
+    for recipe in recipes:
+        groups.setdefault((recipe.format, recipe.cache if recipe.format == "executorch" else ""), []).append(recipe)
+    # The slowest first, so that no core waits for it at the end.
+    order = ("onnx", "coreml", "executorch")
+    work = (Task(model_folder, bundle, tuple(group), tuple(extras)) for group in groups.values())
+    return sorted(work, key=lambda task: order.index(task.recipes[0].format))
 
 
 @contextmanager
@@ -69,14 +75,17 @@ def exporting(work: Sequence[Task], report: Report) -> Iterator[Callable[[], lis
     if workers == 1:
         yield lambda: [entry for task in work for entry in _reported(task, report)]
         return
-    # Fresh processes: a fork would copy PyTorch's threads in whatever state they are.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    others = set(active_children())
+    # Fresh processes: a fork would copy PyTorch's threads in whatever state they are. Ctrl-C is this one's to handle.
+    with ProcessPoolExecutor(workers, get_context("spawn"), signal, (SIGINT, SIG_IGN)) as pool:
         futures = {pool.submit(run, task): task for task in work}
         report(f"exporting {len(work)} parts, {workers} at a time: {'; '.join(map(str, work))}")
         try:
             yield lambda: _gathered(futures, report)
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
+            # What they write is thrown away: nobody should wait a minute for it.
+            for process in set(active_children()) - others:
+                process.terminate()
             raise
 
 
@@ -132,6 +141,20 @@ def _onnx_extras(model: LiteTransformer, task: Task, recipe: Recipe) -> dict[str
     return {name: _placed(graph, f"{recipe.format}/{recipe.precision}") for name, graph in extras.items()}
 
 
+def _executorch(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
+    from lite_export.executorch_delegation import delegation
+    from lite_export.executorch_export import export_executorch
+
+    paths = {recipe.precision: task.folder / f"{recipe.name}.pte" for recipe in task.recipes}
+    made = export_executorch(model, paths, task.recipes[0].cache)
+    entries = []
+    for recipe in task.recipes:
+        entry = _entry(task, recipe, *made[recipe.precision])
+        notes = tuple(map(str, delegation(paths[recipe.precision])))
+        entries.append(entry.model_copy(update={"notes": notes}))
+    return tuple(entries)
+
+
 def _coreml(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
     from lite_export.coreml_export import CoreMlExporter, PackageCard
 
@@ -151,7 +174,7 @@ def _coreml(model: LiteTransformer, task: Task) -> tuple[FormatEntry, ...]:
     )
 
 
-_EXPORTERS = {"onnx": _onnx, "coreml": _coreml}
+_EXPORTERS = {"onnx": _onnx, "executorch": _executorch, "coreml": _coreml}
 
 
 def _entry(task: Task, recipe: Recipe, encode: Graph, step: Graph, state: tuple[StateTensor, ...]) -> FormatEntry:

@@ -26,8 +26,9 @@ from torch.export import Dim
 from lite_export.errors import ExportError
 from lite_export.flavours import Growing
 from lite_export.graphs import EncodeGraph, StepGraph, decoder_layer_names, encoder_layer_names, state_specs
+from lite_export.onnx_ops import describe
 from lite_export.onnx_quantize import PRECISIONS, quantize
-from lite_runtime.manifest import Graph, StateTensor, TensorSpec
+from lite_runtime.manifest import Graph, StateTensor
 from lite_transformer.config import ModelConfig
 from lite_transformer.model import LiteTransformer
 
@@ -80,7 +81,7 @@ def _write_precision(
             pool.adopt(graph)
             graph.producer_name, graph.graph.name = "lite-export", name
             ir.save(graph, target / f"{name}.onnx")
-            described[name] = _describe(graph, f"{precision}/{name}.onnx", layers[name])
+            described[name] = describe(graph, f"{precision}/{name}.onnx", layers[name])
     return described["encode"], described["step"]
 
 
@@ -255,18 +256,3 @@ class WeightPool:
     def close(self) -> None:
         """Finish the file."""
         self.file.close()
-
-
-def _describe(model: ir.Model, file: str, layers: Sequence[str]) -> Graph:
-    return Graph(
-        file=file,
-        layers=tuple(layers),
-        inputs=tuple(_tensor_spec(v) for v in model.graph.inputs),
-        outputs=tuple(_tensor_spec(v) for v in model.graph.outputs),
-    )
-
-
-def _tensor_spec(value: ir.Value) -> TensorSpec:
-    assert value.name is not None and value.dtype is not None and value.shape is not None
-    shape = tuple(d if isinstance(d, int) else str(d.value) for d in value.shape)
-    return TensorSpec(name=value.name, dtype=value.dtype.numpy().name, shape=shape)

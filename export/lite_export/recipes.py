@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Format = Literal["onnx", "coreml"]
+Format = Literal["onnx", "coreml", "executorch"]
 Cache = Literal["explicit", "stateful"]
 
 
@@ -41,17 +41,23 @@ _ABOUT: dict[Format, dict[str, str]] = {
         "int8": "every product MatMulNBits with 8-bit blocks of 32; one 8-bit table embeds and projects",
         "int4": "products of 4-bit blocks of 32; the table stays 8-bit",
     },
+    "executorch": {
+        "fp32": "XNNPACK, float32",
+        "int8": "XNNPACK, 8-bit weights per channel, activations quantized as they come",
+        "int4": "XNNPACK, 4-bit weights in groups of 32; the table stays 8-bit",
+    },
     "coreml": {
-        "fp32": "computed in float32; states are float16, Core ML has no others",
+        "fp32": "computed in float32; each state is a pair of float16, as Core ML has no wider ones",
         "fp16": "computed in float16, as the Neural Engine does",
         "int8": "8-bit weights per channel, computed in float16",
-        "int4": "4-bit weights in blocks of 32, computed in float16",
-        "palette4": "weights as 4-bit indices into tables of 16 values, computed in float16",
+        "int4": "4-bit weights in blocks of 32, tables 8-bit, computed in float16; needs iOS 18",
+        "palette4": "4-bit indices into palettes, table 8-bit, computed in float16; needs iOS 18",
     },
 }
-# The first is the default. Core ML's states need iOS 18; the explicit flavour runs on iOS 16.
+# The first is the default. Core ML needs iOS 18 for states, and iOS 16 for explicit caches.
 _CACHES: dict[Format, tuple[Cache, ...]] = {
     "onnx": ("explicit",),
+    "executorch": ("explicit", "stateful"),
     "coreml": ("stateful", "explicit"),
 }
 FORMATS: tuple[Format, ...] = tuple(_ABOUT)

@@ -81,8 +81,10 @@ class Bundle:
             from lite_runtime.onnx_session import OnnxSession
 
             return OnnxSession(self.folder, entry, threads)
-        if entry.format != "coreml":
-            raise BundleError(f"this version runs onnx and coreml, not {entry.format}: upgrade lite-export")
+        if entry.format == "executorch":
+            from lite_runtime.executorch_session import executorch_session
+
+            return executorch_session(self.folder, entry, threads)
         from lite_runtime.coreml_session import coreml_session
 
         return coreml_session(self.folder, entry)

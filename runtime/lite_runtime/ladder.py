@@ -125,7 +125,7 @@ class Climb:
                 manifest.limits,
                 manifest.decoding,
                 tolerance,
-                (1, GOLDEN_BEAM),
+                _beams(entry),
                 on_batch,
                 BATCH,
             )
@@ -190,3 +190,8 @@ def _counterpart(bundle: Bundle, entry: FormatEntry) -> FormatEntry:
         return (other.format == entry.format, other.precision == entry.precision, other.cache == entry.cache)
 
     return max(bundle.manifest.formats, key=likeness)
+
+
+def _beams(entry: FormatEntry) -> tuple[int, ...]:
+    # ExecuTorch's buffers can be neither read nor copied, so a beam cannot move to another row.
+    return (1,) if entry.format == "executorch" and entry.cache == "stateful" else (1, GOLDEN_BEAM)

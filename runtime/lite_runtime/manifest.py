@@ -38,8 +38,9 @@ class TensorSpec(Part):
 class Graph(Part):
     """One callable of a format: ``encode`` or ``step``.
 
-    ``function`` is its name where one file (or, for Core ML, one package folder) holds several. ``layers`` are the
-    outputs that show what each layer gave, in order: for parity only, an app ignores them.
+    ``function`` is its name where one file (or, for Core ML, one package folder) holds several. ``layers`` name what
+    each layer gave, in order: the last outputs, for parity only; an app ignores them. Core ML spells an output's name
+    without dots.
     """
 
     file: str
@@ -75,6 +76,7 @@ class FormatEntry(Part):
     """One exported form of the model: its format, precision, files, graphs and state.
 
     ``extras`` are further callables some formats offer, by name: a whole translation as one graph, for example.
+    ``notes`` are the exporter's words to people: what of an ExecuTorch method its delegate runs.
     """
 
     format: Literal["onnx", "coreml", "executorch"]
@@ -85,6 +87,7 @@ class FormatEntry(Part):
     step: Graph
     state: tuple[StateTensor, ...]
     extras: dict[str, Graph] = {}
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

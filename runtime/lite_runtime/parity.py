@@ -158,7 +158,7 @@ def check_steps(
     difference is the one nearest to its cause.
     """
     outputs, steps = Differences("outputs", tolerance.tensors), Differences("steps", tolerance.tensors)
-    layers, tokens = Differences("layers", tolerance.tensors), Shares("tokens", tolerance.tokens)
+    layers, tokens = Differences("layers", tolerance.layers), Shares("tokens", tolerance.tokens)
     names = [s.name for s in sorted(specs, key=lambda s: (s.layer is None, s.layer or 0))]
     for number, (script, moments) in enumerate(references):
         played = play(session, script)

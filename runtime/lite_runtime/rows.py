@@ -1,4 +1,4 @@
-"""Sessions over programs that take one row at a time: Core ML, whose shapes are mostly fixed."""
+"""Sessions over programs that take one row at a time: ExecuTorch and Core ML, whose shapes are mostly fixed."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from coreml_packages import Form, blobs, operations, specification, stored, weights, wide_config
 from lite_export.coreml_export import CoreMlExporter, PackageCard, coreml_name, export_coreml
-from lite_export.coreml_precision import BLOCK, PALETTE_ROWS, Precision
+from lite_export.coreml_precision import Precision
 from lite_export.errors import ExportError
 from lite_export.flavours import Slots
 from lite_export.graphs import EncodeGraph, StepGraph
@@ -26,7 +27,7 @@ from lite_runtime.manifest import FormatEntry, TokenIds
 from lite_runtime.quiet_coremltools import coremltools
 from lite_runtime.rows import HELD, RowSession
 from lite_runtime.search import SearchOptions, search
-from lite_transformer.config import ModelConfig, StackConfig
+from lite_transformer.config import ModelConfig
 from lite_transformer.model import LiteTransformer
 from tiny_models import lively_model, tiny_config
 
@@ -41,29 +42,7 @@ FORMS: dict[tuple[Precision, str], float] = {
     ("palette4", "stateful"): 6.0,
     ("int8", "explicit"): 0.5,
 }
-Form = tuple[Precision, str]
 Exported = dict[Form, tuple[Path, FormatEntry]]
-
-
-def wide_config() -> ModelConfig:
-    """Matrices that blocks divide, and a table that outweighs what files say of themselves."""
-    stack = StackConfig(
-        kernels=(5,),
-        attention_width=32,
-        attention_heads=2,
-        ffn_width=96,
-        convolution="lightweight",
-        convolution_heads=4,
-    )
-    return ModelConfig(
-        width=64,
-        source_vocab=8000,
-        target_vocab=8000,
-        encoder=stack,
-        decoder=stack.model_copy(update={"kernels": (7, 3), "cross_heads": 2}),
-        max_source=21,
-        max_target=12,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +81,10 @@ def write(exporter: CoreMlExporter, folder: Path, precision: Precision, cache: s
 @pytest.fixture(scope="module")
 def dynamic(tmp_path_factory: pytest.TempPathFactory) -> tuple[RowSession, LiteTransformer]:
     """Another kind of model, its caches explicit: dynamic convolution, post-norm, two tables."""
-    config = tiny_config("dynamic", "post").model_copy(update={"embeddings": "untied", "max_target": 12})
+    config = tiny_config("dynamic", "post")
+    assert config.encoder is not None
+    encoder = config.encoder.model_copy(update={"kernels": (5,)})
+    config = config.model_copy(update={"encoder": encoder, "embeddings": "untied", "max_target": 12})
     model, folder = lively_model(config), tmp_path_factory.mktemp("dynamic")
     encode, step, state = export_coreml(model, folder, "fp32", "explicit", CARD)
     entry = FormatEntry(format="coreml", precision="fp32", files=(), encode=encode, step=step, state=state)
@@ -200,60 +182,21 @@ def test_forks_go_their_own_ways(exported: Exported) -> None:
         np.testing.assert_array_equal(logits[0], apart[row])
 
 
-def blobs(path: Path) -> int:
-    return (path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
-
-
-def weights(graph: torch.nn.Module) -> list[torch.Tensor]:
-    """Its tensors, once each."""
-    found = {tensor.data_ptr(): tensor for tensor in (*graph.parameters(), *graph.buffers())}
-    return list(found.values())
-
-
-def stored(tensors: list[torch.Tensor], form: Form, vocabulary: int) -> float:
-    """Bytes they take: matrices and the table compressed, with their scales or palettes, the rest as it is."""
-    precision, cache = form
-    plain, total = (4 if precision == "fp32" else 2), 0.0
-    for tensor in tensors:
-        rows = len(tensor)
-        is_matrix = tensor.requires_grad and tensor.dim() == 2
-        if not is_matrix or precision in ("fp32", "fp16"):
-            total += plain * tensor.numel()
-        elif precision == "int8" or rows == vocabulary:
-            # iOS 16 stores a zero point beside each scale.
-            total += tensor.numel() + (3 if cache == "explicit" else 2) * rows
-        elif precision == "int4":
-            total += tensor.numel() / 2 + 2 * tensor.numel() / BLOCK
-        else:
-            total += tensor.numel() / 2 + 2 * 16 * rows / PALETTE_ROWS
-    return total
-
-
 @pytest.mark.parametrize("form", FORMS, ids="-".join)
 def test_every_weight_is_stored_once(exported: Exported, model: LiteTransformer, form: Form) -> None:
     """Within 2 % of its unique weights; one file where functions share, one for each where Core ML cannot."""
     folder, entry = exported[form]
     flavour, vocabulary = Slots(model.config.max_target), model.config.target_vocab
-    encode, step = weights(EncodeGraph(model, flavour)), weights(StepGraph(model, flavour))
+    encode, step = EncodeGraph(model, flavour), StepGraph(model, flavour)
     # Core ML writes out the bias that the projection does not have.
-    step.append(torch.zeros(vocabulary))
+    bias = torch.zeros(vocabulary)
     if form[1] == "stateful":
         assert entry.encode.file == entry.step.file
-        shared = {tensor.data_ptr(): tensor for tensor in (*encode, *step)}
-        files = {entry.encode.file: list(shared.values())}
+        files = {entry.encode.file: [*weights(encode, step), bias]}
     else:
-        files = {entry.encode.file: encode, entry.step.file: step}
+        files = {entry.encode.file: weights(encode), entry.step.file: [*weights(step), bias]}
     for file, inside in files.items():
         assert blobs(folder / file) == pytest.approx(stored(inside, form, vocabulary), rel=0.02)
-
-
-def specification(folder: Path, file: str) -> Any:
-    return coremltools("models.utils").load_spec(str(folder / file))
-
-
-def operations(content: Any, function: str) -> list[Any]:
-    (block,) = content.mlProgram.functions[function].block_specializations.values()
-    return list(block.operations)
 
 
 @pytest.mark.parametrize(

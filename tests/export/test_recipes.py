@@ -13,16 +13,18 @@ def names(*request: tuple[str, ...]) -> list[str]:
 
 def test_defaults() -> None:
     assert names() == ["onnx/fp32"]
-    assert names(("onnx", "coreml"), ("fp32", "int8")) == [
+    assert names(("onnx", "coreml", "executorch"), ("fp32", "int8")) == [
         "onnx/fp32",
         "onnx/int8",
         "coreml/fp32-stateful",
         "coreml/int8-stateful",
+        "executorch/fp32",
+        "executorch/int8",
     ]
 
 
 def test_caches_where_a_format_has_them() -> None:
-    assert names(("onnx", "coreml"), ("fp32",), ("explicit",)) == ["onnx/fp32", "coreml/fp32"]
+    assert names(("onnx", "executorch"), ("fp32",), ("stateful",)) == ["onnx/fp32", "executorch/fp32-stateful"]
     assert names(("coreml",), ("fp16",), ("explicit", "stateful")) == ["coreml/fp16", "coreml/fp16-stateful"]
 
 
@@ -39,9 +41,10 @@ def test_every_recipe_can_be_asked_for_and_none_is_double() -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ((("tflite",), ("fp32",)), "unknown format tflite; there are: onnx, coreml"),
+        ((("tflite",), ("fp32",)), "unknown format tflite; there are: onnx, executorch, coreml"),
         ((("onnx",), ("int3",)), "unknown precision int3"),
         ((("onnx", "coreml"), ("palette4",)), "onnx has no palette4, only fp32, fp16, int8, int4"),
+        ((("executorch",), ("fp16",)), "executorch has no fp16, only fp32, int8, int4"),
         ((("onnx",), ("fp32",), ("magic",)), "unknown cache magic; there are: explicit, stateful"),
     ],
 )

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lite_transformer.training.batches import collate, epoch_batches
-from lite_transformer.training.corpus import CorpusError, clean, fingerprint, held_out, read_pairs
+from lite_transformer.training.corpus import CorpusError, clean, fingerprint, held_out, read_corpus, read_pairs
 from lite_transformer.training.prepare import TokenPairs, prepare
-from lite_transformer.training.recipe import Cleaning, Recipe
+from lite_transformer.training.recipe import Cleaning, Corpus, Recipe
 from reference_models import tiny_config
 
 RULES = Cleaning()
@@ -43,6 +43,13 @@ def write(path: Path, pairs: list[tuple[str, str]]) -> Path:
 @pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz", "a.tsv.xz"])
 def test_every_container_reads_the_same(tmp_path: Path, name: str) -> None:
     assert list(read_pairs(write(tmp_path / name, LINES))) == LINES
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_one_file_trains_both_directions(tmp_path: Path, reverse: bool) -> None:
+    write(tmp_path / "a.tsv", LINES)
+    found = list(read_corpus(tmp_path, Corpus(name="a", path="a.tsv", reverse=reverse)))
+    assert found == ([(b, a) for a, b in LINES] if reverse else LINES)
 
 
 @pytest.mark.parametrize("name", ["a.tsv.gz", "a.tsv.xz"])

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "lite-export export",
     "lite-export export runs/phone/final --output bundles/mine",
-    "lite-export export --to onnx,coreml --precision fp32,int8",
+    "lite-export export --to onnx,coreml,executorch --precision fp32,int8",
     "lite-export export --precision int8 --extras text,ort",
-    "lite-export export --to coreml --precision int8 --cache explicit,stateful",
+    "lite-export export --to executorch --precision int8 --cache explicit,stateful",
     "lite-export export runs/phone/final --sentences my-sentences.txt",
 )
 
@@ -32,7 +32,7 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="Bundle to write; default: bundles/MODEL_ID.", show_default=False),
     ] = None,
-    to: Annotated[str, typer.Option(help="Formats: onnx, coreml; several with commas.")] = "onnx",
+    to: Annotated[str, typer.Option(help="Formats: onnx, coreml, executorch; several with commas.")] = "onnx",
     precision: Annotated[
         str, typer.Option(help="Precisions: fp32, fp16, int8, int4, palette4, as far as the format has them.")
     ] = "fp32",
@@ -97,5 +97,8 @@ def _print(target: Path, manifest: Manifest) -> None:
         for file in form.files:
             table.add_row(form.name, file.path, decimal(file.bytes))
     console.print(table)
+    for form in manifest.formats:
+        for note in form.notes:
+            console.print(f"{form.name}, {note}", soft_wrap=True)
     console.print(f"bundle: {target}", soft_wrap=True)
     console.print(f"next:   lite-export parity {target}", soft_wrap=True)

@@ -58,7 +58,7 @@ def _run(recipe: Recipe, data: Path, output: Path, threads: int | None, view: Vi
     from lite_export.evaluate import validation_bleu
     from lite_export.loading import write_sentences, write_trained_card
     from lite_transformer.training import loop
-    from lite_transformer.training.corpus import read_pairs
+    from lite_transformer.training.corpus import read_corpus
 
     if threads:
         torch.set_num_threads(threads)
@@ -70,7 +70,7 @@ def _run(recipe: Recipe, data: Path, output: Path, threads: int | None, view: Vi
         raise typer.Exit(130) from None
     if os.environ.get("RANK", "0") == "0":
         write_trained_card(final, recipe)
-        write_sentences(final, [source for source, _ in read_pairs(data / recipe.validation.path)])
+        write_sentences(final, [source for source, _ in read_corpus(data, recipe.validation)])
         _draw(output, view)
         view.say(f"done: the model is in {final}; try: lite-export translate --model {final} 'Good morning.'")
 

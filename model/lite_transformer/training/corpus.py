@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lite_transformer.training.recipe import Cleaning
+from lite_transformer.training.recipe import Cleaning, Corpus
 
 Pair = tuple[str, str]
 _SPACE = re.compile(r"\s+")
@@ -42,6 +42,12 @@ def read_pairs(path: Path) -> Iterator[Pair]:
         raise CorpusError(f"{path} is damaged or not UTF-8 text: {error}") from None
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def read_corpus(data: Path, corpus: Corpus) -> Iterator[Pair]:
+    """A recipe's corpus, source first. Raises CorpusError as ``read_pairs`` does."""
+    pairs = read_pairs(data / corpus.path)
+    return ((source, target) for target, source in pairs) if corpus.reverse else pairs
 
 
 def fingerprint(text: str) -> str:

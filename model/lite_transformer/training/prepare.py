@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from lite_transformer.training.corpus import CorpusError, Pair, clean, held_out, read_pairs
+from lite_transformer.training.corpus import CorpusError, Pair, clean, held_out, read_corpus
 from lite_transformer.training.recipe import Corpus, Recipe, TokenizerRecipe
 
 Report = Callable[[str], None]
@@ -79,7 +79,7 @@ def prepare(recipe: Recipe, data: Path, work: Path, report: Report = print) -> P
         tokenizer=folder / "tokenizer.model",
         corpora=tuple(_load(folder / f"{c.name}.npz") for c in recipe.train),
         validation=_load(folder / "validation.npz"),
-        validation_text=tuple(read_pairs(data / recipe.validation.path)),
+        validation_text=tuple(read_corpus(data, recipe.validation)),
     )
 
 
@@ -88,7 +88,11 @@ def _key(recipe: Recipe, data: Path) -> dict[str, object]:
     files = [*(c.path for c in recipe.train), recipe.validation.path, *recipe.held_out]
     sizes = {name: (data / name).stat().st_size for name in files if (data / name).exists()}
     chosen = recipe.model_dump(mode="json", include={"seed", "tokenizer", "cleaning", "held_out"})
-    return {**chosen, "files": sizes, "corpora": [[c.name, c.path] for c in recipe.train]}
+    return {
+        **chosen,
+        "files": sizes,
+        "corpora": [[c.name, c.path, *(["reverse"] if c.reverse else [])] for c in recipe.train],
+    }
 
 
 def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
@@ -99,7 +103,7 @@ def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
     texts: list[list[Pair]] = []
     for number, corpus in enumerate(recipe.train, 1):
         report(f"cleaning {corpus.name} ({number}/{count})")
-        texts.append(list(clean(read_pairs(data / corpus.path), recipe.cleaning, forbidden)))
+        texts.append(list(clean(read_corpus(data, corpus), recipe.cleaning, forbidden)))
         report(f"{corpus.name}: {len(texts[-1]):,} pairs after cleaning")
     report(f"training the tokenizer on up to {recipe.tokenizer.sentences:,} sentences")
     tokenizer = train_tokenizer(texts, recipe.tokenizer, folder / "tokenizer.model", recipe.seed)
@@ -108,7 +112,7 @@ def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
         report(f"encoding {corpus.name} ({number}/{count})")
         marked = _with_unknowns(pairs, corpus, recipe)
         _save(folder / f"{corpus.name}.npz", _encode(marked, tokenizer, recipe.cleaning.max_tokens))
-    validation = list(read_pairs(data / recipe.validation.path))
+    validation = list(read_corpus(data, recipe.validation))
     _save(folder / "validation.npz", _encode(validation, tokenizer, recipe.cleaning.max_tokens))
 
 

@@ -13,12 +13,14 @@ from lite_transformer.config import Frozen
 class Corpus(Frozen):
     """One parallel file: ``SOURCE<TAB>TARGET`` lines, optionally .xz or .gz.
 
-    ``repeat`` is how often an epoch sees it; a fraction takes a new random part each epoch.
+    ``repeat`` is how often an epoch sees it; a fraction takes a new random part each epoch. ``reverse`` is for files
+    that hold ``TARGET<TAB>SOURCE``, so that one file trains both directions.
     """
 
     name: str
     path: str
     repeat: float = Field(default=1.0, gt=0)
+    reverse: bool = False
     licence: str = ""
 
 
