@@ -22,6 +22,7 @@ from lite_export.xnnpack_weights import GROUP, eight_bit, four_bit
 from lite_runtime.bundle import BundleError, sha256_of
 from lite_runtime.executorch_session import executorch_session
 from lite_runtime.manifest import FileEntry, FormatEntry, Graph, StateTensor, TokenIds
+from lite_runtime.quiet_executorch import quiet
 from lite_runtime.recording import make_script, play
 from lite_runtime.rows import RowSession
 from lite_runtime.search import SearchOptions, search
@@ -275,8 +276,8 @@ def test_a_step_is_one_call_of_the_delegate(make: Make, precision: str, cache: C
 
 
 def test_the_file_tells_its_limits(make: Make) -> None:
-    from executorch.runtime import Runtime
-
+    with quiet():
+        from executorch.runtime import Runtime
     program = Runtime.get().load_program(make("fp32", "explicit").path)
     told = {name: program.load_method(name).execute([])[0] for name in facts(config())}
     assert told == facts(config())
