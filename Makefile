@@ -32,7 +32,7 @@ benchmark: $(READY)
 matrix: $(READY)
 	$(BIN)/lite-export export $(MODEL) --to onnx --precision fp32,fp16,int8,int4 --output bundles/matrix-onnx
 	$(BIN)/lite-export export $(MODEL) --to coreml --precision fp32,fp16,int8,int4,palette4 --output bundles/matrix-coreml
-	$(BIN)/lite-export export $(MODEL) --to executorch --precision fp32,int8,int4 --output bundles/matrix-executorch
+	$(BIN)/lite-export export $(MODEL) --to executorch --precision fp32,int8,int4 --cache explicit,stateful --output bundles/matrix-executorch
 	for format in onnx coreml executorch; do \
 		$(BIN)/lite-export parity bundles/matrix-$$format --model $(MODEL) --json bundles/matrix-$$format.json || exit 1; done
 
