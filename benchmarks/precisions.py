@@ -6,9 +6,8 @@ Printed too: what of the ExecuTorch programs XNNPACK runs, and what is left to t
 reference's own decoder in ONNX Runtime, traced with its caches as inputs and outputs: activations (B, 1, C), query,
 key and value apart, fp32. The source is as long as the translation. All sides decode the same tokens, interleaved, in
 one process on one thread. A round's figure is its median step, which a moment taken away by another process does not
-spoil; shown are medians over rounds, and of the ratios round by round. Half of an int8 step of the shipped model is
-not multiplication but some 90 small nodes: the smaller the model, and the more of its fp32 weights the cache holds,
-the less a precision can win.
+spoil; shown are medians over rounds, and of the ratios round by round. The
+smaller the model, and the more of its fp32 weights the processor's cache holds, the less a precision can win.
 """
 
 from __future__ import annotations

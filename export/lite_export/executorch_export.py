@@ -144,7 +144,7 @@ def _lower(programs: dict[str, ExportedProgram], constants: dict[str, int]) -> E
 
     from lite_export.executorch_passes import Views, short_preparation
 
-    # Left out for a third of the time: every operation is checked again by the delegate, or run in the tests.
+    # Validity is left unchecked to save time: every operation is checked by the delegate, or run in the tests.
     # Linears stay whole: XNNPACK takes over no product without bias that has lost its name.
     config = EdgeCompileConfig(_check_ir_validity=False, preserve_ops=[torch.ops.aten.linear.default])
     edge = to_edge(programs, constant_methods=constants, compile_config=config).transform([Views()])
