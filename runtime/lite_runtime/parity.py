@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -197,6 +197,14 @@ def _count_tokens(
         watch.count(bool(wanted == found), batch, step, "best token", f"row {row}: {found} instead of {wanted}")
 
 
+class _Search(NamedTuple):
+    """One way to search: its beam, the hypotheses it finds for some sentences, and those it should find for one."""
+
+    beam: int
+    run: Callable[[Sequence[GoldenSentence]], Sequence[Sequence[Scored]]]
+    wanted: Callable[[GoldenSentence], Sequence[GoldenHypothesis]]
+
+
 def check_hypotheses(
     session: Session,
     golden: Sequence[GoldenSentence],
@@ -209,25 +217,14 @@ def check_hypotheses(
     batch_size: int = 10,
 ) -> Rung:
     """Rung 5: greedy and beam hypotheses equal token for token, their scores within the tolerance."""
-    watch = Shares("hypotheses", tolerance.hypotheses)
-    worst_score = 0.0
-    for first in range(0, len(golden), batch_size):
-        part = golden[first : first + batch_size]
-        for beam in beams:
-            try:
-                found = translate_golden(session, [s.source for s in part], tokens, limits, decoding, beam)
-            except (SearchError, SessionError) as error:
-                # Logits that are no numbers, a graph that cannot run: a breach, not the end of the climb.
-                for index in range(len(part)):
-                    watch.count(False, first + index, 0, "search", str(error))
-                continue
-            for index, (sentence, hypotheses) in enumerate(zip(part, found, strict=True)):
-                wanted = (sentence.greedy,) if beam == 1 else sentence.beam
-                off = _compare_hypotheses(watch, first + index, beam, wanted, hypotheses, tolerance.score)
-                worst_score = max(worst_score, off)
-        on_batch()
-    watch.remarks.append(f"scores of the others within {worst_score:.1e}")
-    return watch.result()
+
+    def searched(beam: int) -> _Search:
+        def run(part: Sequence[GoldenSentence]) -> list[list[Hypothesis]]:
+            return translate_golden(session, [s.source for s in part], tokens, limits, decoding, beam)
+
+        return _Search(beam, run, lambda sentence: (sentence.greedy,) if beam == 1 else sentence.beam)
+
+    return _check_searches("hypotheses", [searched(beam) for beam in beams], golden, tolerance, on_batch, batch_size)
 
 
 def check_one_call(
@@ -239,21 +236,40 @@ def check_one_call(
     batch_size: int = 10,
 ) -> Rung:
     """A graph that holds the whole search: its best hypothesis is that of the search outside."""
-    watch = Shares("one call", tolerance.hypotheses)
+
+    def run(part: Sequence[GoldenSentence]) -> list[list[Scored]]:
+        sources = [s.source for s in part]
+        return [[best] for best in translate(sources, [decoding.longest(len(s), limits) for s in sources])]
+
+    whole = _Search(decoding.beam, run, lambda s: (s.greedy,) if decoding.beam == 1 else s.beam[:1])
+    return _check_searches("one call", [whole], golden, tolerance, lambda: None, batch_size)
+
+
+def _check_searches(
+    name: RungName,
+    searches: Sequence[_Search],
+    golden: Sequence[GoldenSentence],
+    tolerance: Tolerance,
+    on_batch: Callable[[], None],
+    batch_size: int,
+) -> Rung:
+    watch = Shares(name, tolerance.hypotheses)
     worst_score = 0.0
     for first in range(0, len(golden), batch_size):
         part = golden[first : first + batch_size]
-        sources = [s.source for s in part]
-        try:
-            found = translate(sources, [decoding.longest(len(source), limits) for source in sources])
-        except (SearchError, SessionError) as error:
-            for index in range(len(part)):
-                watch.count(False, first + index, 0, "search", str(error))
-            continue
-        for index, (sentence, best) in enumerate(zip(part, found, strict=True)):
-            wanted = sentence.greedy if decoding.beam == 1 else sentence.beam[0]
-            off = _compare_hypotheses(watch, first + index, decoding.beam, [wanted], [best], tolerance.score)
-            worst_score = max(worst_score, off)
+        for way in searches:
+            try:
+                found = way.run(part)
+            except (SearchError, SessionError) as error:
+                # Logits that are no numbers, a graph that cannot run: a breach, not the end of the climb.
+                for index in range(len(part)):
+                    watch.count(False, first + index, 0, "search", str(error))
+                continue
+            for index, (sentence, hypotheses) in enumerate(zip(part, found, strict=True)):
+                wanted = way.wanted(sentence)
+                off = _compare_hypotheses(watch, first + index, way.beam, wanted, hypotheses, tolerance.score)
+                worst_score = max(worst_score, off)
+        on_batch()
     watch.remarks.append(f"scores of the others within {worst_score:.1e}")
     return watch.result()
 
