@@ -55,10 +55,7 @@ def tasks(model_folder: Path, bundle: Path, recipes: Sequence[Recipe], extras: S
     groups: dict[tuple[str, str], list[Recipe]] = {}
     for recipe in recipes:
         groups.setdefault((recipe.format, recipe.cache if recipe.format == "executorch" else ""), []).append(recipe)
-    # The slowest first, so that no core waits for it at the end.
-    order = ("onnx", "coreml", "executorch")
-    work = (Task(model_folder, bundle, tuple(group), tuple(extras)) for group in groups.values())
-    return sorted(work, key=lambda task: order.index(task.recipes[0].format))
+    return [Task(model_folder, bundle, tuple(group), tuple(extras)) for group in groups.values()]
 
 
 @contextmanager
