@@ -23,14 +23,12 @@ class Blocks(NamedTuple):
 
 
 def block_size(columns: int, largest: int) -> int:
-    """The largest power of two, from 16 (the kernels' least) to ``largest``, that cuts ``columns`` without a rest.
+    """The power of two from 16 (the kernels' least) to ``largest`` that stores a row in the fewest 8-bit weights.
 
-    Rows that even 16 does not cut are filled up with zeros.
+    Counted are the zeros that fill up the last block and a scale of four bytes a block; the larger of two equals wins.
     """
-    size = largest
-    while size > SMALLEST_BLOCK and columns % size:
-        size //= 2
-    return size
+    sizes = [2**n for n in range(SMALLEST_BLOCK.bit_length() - 1, largest.bit_length())]
+    return min(reversed(sizes), key=lambda size: -(-columns // size) * (size + 4))
 
 
 def pack(weight: Float[np.ndarray, "N K"], bits: int, block: int, symmetric: bool) -> Blocks:

@@ -2,8 +2,8 @@
 
 1. find every product with a constant matrix (``Gemm``, ``MatMul``, either way round) and every lookup of tokens
 2. int8, int4: a product becomes one ``com.microsoft::MatMulNBits``, bias included, a lookup one
-   ``GatherBlockQuantized``; both read the same bytes of a tied table, whose width 16 divides: a ``WeightPool``
-   stores it once, for the encoder too
+   ``GatherBlockQuantized``; both read the same bytes of a tied table: a ``WeightPool`` stores it once, for the encoder
+   too
 3. fp16: matrices are stored in half precision, each behind one ``Cast``
 
 Layer norms, biases, convolution taps and positions are some kilobytes and stay fp32. So do activations, in fp16 too:
@@ -47,9 +47,10 @@ class Recipe:
     symmetric: bool
 
 
-# Small blocks and zero points cost little and lose less; a table of 4 bits loses more than all the rest together.
+# 8 bits: large blocks, which are quicker and smaller. 4 bits: small blocks and zero points cost little and lose less; a
+# table of 4 bits loses more than all the rest together.
 RECIPES = {
-    "int8": Recipe(bits=8, table_bits=8, block=32, symmetric=True),
+    "int8": Recipe(bits=8, table_bits=8, block=128, symmetric=True),
     "int4": Recipe(bits=4, table_bits=8, block=32, symmetric=False),
 }
 PRECISIONS = ("fp32", "fp16", *RECIPES)
@@ -165,24 +166,31 @@ def _to_integers(graph: ir.Graph, uses: Sequence[_Use], recipe: Recipe) -> None:
             block = block_size(matrix.shape[1], recipe.block)
             packed[use.key] = pack(matrix, bits, block, recipe.symmetric), bits, block
         make = _lookup if use.lookup else _product
-        _replace(graph, use, make(graph, use, *packed[use.key]))
+        _replace(graph, use, *make(graph, use, *packed[use.key]))
 
 
-def _product(graph: ir.Graph, use: _Use, blocks: Blocks, bits: int, block: int) -> ir.Node:
+def _product(graph: ir.Graph, use: _Use, blocks: Blocks, bits: int, block: int) -> tuple[ir.Node, ...]:
     rows, columns = use.matrix().shape
     matrix = _constant(graph, f"{use.key}.blocks", blocks.packed)
     attributes = {"N": rows, "K": columns, "bits": bits, "block_size": block, "accuracy_level": _INT8_ACTIVATIONS}
     inputs = [use.given, matrix, *_levels(graph, use, blocks), None, use.bias]
-    return ir.node("MatMulNBits", inputs, attributes, domain=_DOMAIN)
+    return (ir.node("MatMulNBits", inputs, attributes, domain=_DOMAIN),)
 
 
-def _lookup(graph: ir.Graph, use: _Use, blocks: Blocks, bits: int, block: int) -> ir.Node:
-    # Without what fills up the last block, if anything does: for most widths these are the bytes of the blocks.
-    used = use.matrix().shape[1] * bits // 8
-    table = _constant(graph, f"{use.key}.rows", blocks.packed.reshape(len(blocks.packed), -1)[:, :used])
+def _lookup(graph: ir.Graph, use: _Use, blocks: Blocks, bits: int, block: int) -> tuple[ir.Node, ...]:
+    # The same bytes as a product's, in two dimensions.
+    table = _constant(graph, f"{use.key}.rows", blocks.packed.reshape(len(blocks.packed), -1))
     attributes = {"gather_axis": 0, "quantize_axis": 1, "bits": bits, "block_size": block}
     inputs = [table, use.given, *_levels(graph, use, blocks)]
-    return ir.node("GatherBlockQuantized", inputs, attributes, domain=_DOMAIN)
+    rows = ir.node("GatherBlockQuantized", inputs, attributes, domain=_DOMAIN)
+    columns = use.matrix().shape[1]
+    if columns % block == 0:
+        return (rows,)
+    # What fills up the last block is cut off again.
+    ends = [
+        _constant(graph, f"{use.key}.{name}", np.array([n])) for name, n in (("from", 0), ("to", columns), ("on", -1))
+    ]
+    return rows, ir.node("Slice", [rows.outputs[0], *ends])
 
 
 def _levels(graph: ir.Graph, use: _Use, blocks: Blocks) -> tuple[ir.Value, ir.Value | None]:
@@ -199,10 +207,10 @@ def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     return graph.initializers[name]
 
 
-def _replace(graph: ir.Graph, use: _Use, node: ir.Node) -> None:
-    old, new = use.output, node.outputs[0]
+def _replace(graph: ir.Graph, use: _Use, *nodes: ir.Node) -> None:
+    old, new = use.output, nodes[-1].outputs[0]
     name, new.type, new.shape = old.name, old.type, old.shape
-    graph.insert_before(use.nodes[0], node)
+    graph.insert_before(use.nodes[0], nodes)
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     graph.remove(use.nodes, safe=True)
     new.name = name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,20 @@ def load_graph(path: Path, threads: int | None = None, text: bool = False) -> An
         raise BundleError(f"ONNX Runtime cannot load {path.name}: {error}; export the bundle again") from None
 
 
-def run_graph(session: Any, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def run_graph(session: Any, outputs: Sequence[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
     """Outputs of a loaded graph, by name.
 
     Raises:
         SessionError: ONNX Runtime failed; a damaged or wrongly exported graph.
     """
-    refusals = _onnxruntime().capi.onnxruntime_pybind11_state
     try:
-        return session.run(list(outputs), dict(inputs))
-    except (refusals.Fail, refusals.InvalidArgument, refusals.RuntimeException) as error:
-        raise SessionError(f"ONNX Runtime: {error}") from None
+        return session.run(outputs, inputs)
+    except Exception as error:
+        # Asked for only now: a step is short enough for a look-up of names to be seen.
+        refusals = _onnxruntime().capi.onnxruntime_pybind11_state
+        if isinstance(error, (refusals.Fail, refusals.InvalidArgument, refusals.RuntimeException)):
+            raise SessionError(f"ONNX Runtime: {error}") from None
+        raise
 
 
 def text_operators() -> str:

@@ -28,16 +28,16 @@ class OnnxSession:
         self.specs = entry.state
         self._encode = load_graph(folder / entry.encode.file, threads)
         self._step = load_graph(folder / entry.step.file, threads)
-        self._fixed = [spec.name for spec in self.specs if spec.initial is None]
-        self._changing = [spec for spec in self.specs if spec.output is not None]
+        fixed = (spec.name for spec in self.specs if spec.initial is None)
         self._encoder_layers, self._decoder_layers = entry.encode.layers, entry.step.layers
+        self._changing = [spec.name for spec in self.specs if spec.output is not None]
+        self._encode_outputs = [*fixed, *self._encoder_layers]
+        self._step_outputs = ["logits", *(s.output for s in self.specs if s.output is not None), *self._decoder_layers]
         self.layers: State = {}
 
     def encode(self, source: Int[np.ndarray, "B S"], mask: Bool[np.ndarray, "B S"]) -> State:
         """See Session.encode."""
-        produced = iter(
-            run_graph(self._encode, [*self._fixed, *self._encoder_layers], {"source": source, "mask": mask})
-        )
+        produced = iter(run_graph(self._encode, self._encode_outputs, {"source": source, "mask": mask}))
         state = {s.name: next(produced) if s.initial is None else _initial(s, len(source)) for s in self.specs}
         self.layers = dict(zip(self._encoder_layers, produced, strict=True))
         return state
@@ -47,9 +47,8 @@ class OnnxSession:
     ) -> tuple[Float[np.ndarray, "B V"], State]:
         """See Session.step."""
         feeds = {"tokens": tokens, "position": np.array([position], np.int64), **state}
-        names = ["logits", *(str(spec.output) for spec in self._changing), *self._decoder_layers]
-        logits, *produced = run_graph(self._step, names, feeds)
-        updates = {spec.name: tensor for spec, tensor in zip(self._changing, produced, strict=False)}
+        logits, *produced = run_graph(self._step, self._step_outputs, feeds)
+        updates = dict(zip(self._changing, produced, strict=False))
         self.layers = dict(zip(self._decoder_layers, produced[len(updates) :], strict=True))
         return logits, {**state, **updates}
 

@@ -228,7 +228,9 @@ def test_every_product_is_quantized(request: pytest.FixtureRequest, kind: str, p
                 assert constant in ([], ["form.positions.table"]), f"{node.op_type} reads {constant}"
         # Never more nodes than before; the encoder's biases go into their products (predicted taps have none).
         inside = products - predicts * config.encoder.layers if name == "encode" else 0
-        assert len(graph) == len(exported.graph("fp32", name)) - inside
+        # Rows that do not fill their last block are cut after a lookup.
+        cut = config.width % 16 != 0
+        assert len(graph) == len(exported.graph("fp32", name)) - inside + cut
 
 
 @pytest.mark.parametrize("precision", ["fp16", *RECIPES])
