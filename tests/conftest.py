@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from lite_export.bundle_writer import write_bundle
+from lite_export.recipes import plan
+from lite_runtime.bundle import Bundle, open_bundle
+from lite_runtime.device import DeviceError
+from lite_runtime.host_device import HostDevice
+from lite_runtime.runner_choice import runner_for
+from lite_runtime.runner_downloads import RunnerBuildError
+from lite_runtime.runner_folder import RunnerFolder
 from reference_models import Golden, load_golden
+from requirements import require
 from tiny_models import tiny_config, write_tiny_folder
 
 torch.set_num_threads(1)
@@ -38,3 +46,22 @@ def tiny_bundle(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     target = tmp_path_factory.mktemp("bundles") / "tiny"
     write_bundle(tiny_folder, target)
     return target
+
+
+@pytest.fixture(scope="session")
+def native_bundle(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """What the native runner knows: both formats, both caches, int8. Read only: tests that change one copy it first."""
+    target = tmp_path_factory.mktemp("native") / "bundle"
+    explicit = plan(["onnx", "executorch"], ["fp32", "int8"], ["explicit"])
+    write_bundle(tiny_folder, target, recipes=(*explicit, *plan(["executorch"], ["fp32"], ["stateful"])))
+    return open_bundle(target)
+
+
+@pytest.fixture(scope="session")
+def runner_folder() -> RunnerFolder:
+    """This computer's native runner: compiled again only if its sources or libraries changed."""
+    try:
+        return runner_for(HostDevice().facts())
+    except (DeviceError, RunnerBuildError) as error:
+        require(f"the native runner cannot be built here: {error}")
+        raise

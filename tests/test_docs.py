@@ -7,18 +7,21 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 from typer.main import get_command
 
 from lite_export.cli import app
+from lite_runtime.bench_result import BenchResult
 from lite_runtime.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "export/lite_export/shipped/en-fr/README.md"]
 
 
-def test_published_schema_is_current() -> None:
-    published = json.loads((ROOT / "docs/manifest.schema.json").read_text("utf8"))
-    assert published == Manifest.model_json_schema(), "run: lite-export schema > docs/manifest.schema.json"
+@pytest.mark.parametrize(("name", "model"), [("manifest", Manifest), ("bench", BenchResult)])
+def test_published_schemas_are_current(name: str, model: type[BaseModel]) -> None:
+    published = json.loads((ROOT / f"docs/{name}.schema.json").read_text("utf8"))
+    assert published == model.model_json_schema(), f"run: lite-export schema {name} > docs/{name}.schema.json"
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -6,13 +6,15 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Literal
+
+from lite_runtime.adb import find_adb
+from lite_runtime.device import DeviceError
 
 Status = Literal["ok", "absent", "broken"]
 DISTRIBUTION = "lite-export"
@@ -24,7 +26,8 @@ _PURPOSE = {
     "export": "export to ONNX and check parity",
     "train": "train models",
     "fairseq": "translate with imported models",
-    "report": "draw training curves",
+    "android": "reach Android phones",
+    "report": "draw training curves and reports",
     "dev": "develop and test this project",
 }
 # Where a module is not called as its distribution.
@@ -164,17 +167,8 @@ def _extra(name: str, needed: tuple[str, ...]) -> Check:
 
 
 def adb() -> Check:
-    """Whether Android's bridge is on the path or in the SDK."""
-    found = next(_adb_places(), None)
-    if found is None:
-        return Check("adb", "absent", "needed for Android phones only; install the SDK platform-tools")
-    return Check("adb", "ok", found)
-
-
-def _adb_places() -> Iterator[str]:
-    if found := shutil.which("adb"):
-        yield found
-    for variable in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
-        candidate = Path(os.environ.get(variable, "")) / "platform-tools" / "adb"
-        if os.environ.get(variable) and candidate.is_file():
-            yield str(candidate)
+    """Whether there is a bridge to Android phones."""
+    try:
+        return Check("adb", "ok", str(find_adb()))
+    except DeviceError as error:
+        return Check("adb", "absent", f"needed for Android phones only; {error}")

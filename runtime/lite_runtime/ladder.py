@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lite_runtime.bundle import Bundle
+from lite_runtime.device import DeviceFacts
 from lite_runtime.golden import GOLDEN_BEAM, GoldenHypothesis, GoldenSentence, load_golden
 from lite_runtime.manifest import FormatEntry, Part
 from lite_runtime.parity import Reference, Rung, check_hypotheses, check_one_call, check_steps, translate_golden
@@ -38,12 +39,16 @@ class FormatParity(Part):
 
 
 class ParityReport(Part):
-    """A bundle's climb. ``reference`` tells what it was compared with; ``against`` names a bundle."""
+    """A bundle's climb. ``reference`` tells what it was compared with; ``against`` names a bundle.
+
+    ``device`` is where the native runner ran it; None where this process did.
+    """
 
     bundle: str
     model_id: str
     reference: Literal["pytorch", "recorded", "bundle"]
     against: str | None = None
+    device: DeviceFacts | None = None
     formats: tuple[FormatParity, ...]
 
     @property
@@ -125,7 +130,7 @@ class Climb:
                 manifest.limits,
                 manifest.decoding,
                 tolerance,
-                _beams(entry),
+                beams_of(entry),
                 on_batch,
                 BATCH,
             )
@@ -192,6 +197,7 @@ def _counterpart(bundle: Bundle, entry: FormatEntry) -> FormatEntry:
     return max(bundle.manifest.formats, key=likeness)
 
 
-def _beams(entry: FormatEntry) -> tuple[int, ...]:
+def beams_of(entry: FormatEntry) -> tuple[int, ...]:
+    """The beams a form can search with."""
     # ExecuTorch's buffers can be neither read nor copied, so a beam cannot move to another row.
     return (1,) if entry.format == "executorch" and entry.cache == "stateful" else (1, GOLDEN_BEAM)

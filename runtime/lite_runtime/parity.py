@@ -78,15 +78,23 @@ class Differences:
 
     def compare(self, batch: int, step: int, tensor: str, expected: np.ndarray, actual: np.ndarray) -> None:
         """Compare two tensors; a NaN or another shape is a breach whatever the tolerance."""
-        self.checked += 1
         if expected.shape != actual.shape:
+            self.checked += 1
             self.fail(batch, step, tensor, None, f"shape {actual.shape} instead of {expected.shape}")
             return
         difference = np.abs(expected.astype(np.float64) - actual.astype(np.float64))
         worst = float(difference.max(initial=0.0))
+        detail = ""
         if not worst <= self.tolerance:
             place = np.unravel_index(int(np.nan_to_num(difference, nan=np.inf).argmax()), difference.shape)
-            self.fail(batch, step, tensor, worst, f"largest at {tuple(map(int, place))}")
+            detail = f"largest at {tuple(map(int, place))}"
+        self.add(batch, step, tensor, worst, detail)
+
+    def add(self, batch: int, step: int, tensor: str, worst: float, detail: str) -> None:
+        """Count a tensor whose largest difference is known; ``detail`` says more about it."""
+        self.checked += 1
+        if not worst <= self.tolerance:
+            self.fail(batch, step, tensor, worst, detail)
         if not worst <= self.worst:
             self.worst, self.at = worst, tensor
 
@@ -267,7 +275,7 @@ def _check_searches(
                 continue
             for index, (sentence, hypotheses) in enumerate(zip(part, found, strict=True)):
                 wanted = way.wanted(sentence)
-                off = _compare_hypotheses(watch, first + index, way.beam, wanted, hypotheses, tolerance.score)
+                off = compare_hypotheses(watch, first + index, way.beam, wanted, hypotheses, tolerance.score)
                 worst_score = max(worst_score, off)
         on_batch()
     watch.remarks.append(f"scores of the others within {worst_score:.1e}")
@@ -290,7 +298,7 @@ def translate_golden(
     return search(session, sources, tokens, options, max_lengths=longest)
 
 
-def _compare_hypotheses(
+def compare_hypotheses(
     watch: Shares,
     sentence: int,
     beam: int,
@@ -308,7 +316,7 @@ def _compare_hypotheses(
             continue
         actual = found[rank]
         if expected.tokens != actual.tokens:
-            step = _first_difference(expected.tokens, actual.tokens)
+            step = first_difference(expected.tokens, actual.tokens)
             watch.count(False, sentence, step, what, f"sentence {sentence}: other tokens")
             continue
         off = abs(expected.score - actual.score)
@@ -318,5 +326,6 @@ def _compare_hypotheses(
     return largest
 
 
-def _first_difference(a: Sequence[int], b: Sequence[int]) -> int:
+def first_difference(a: Sequence[int], b: Sequence[int]) -> int:
+    """Index of the first token that differs, or the shorter length."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -7,11 +7,11 @@ reason on stderr, no result); anything else is a crash. Times are milliseconds o
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION: Final = 1
 
 
 class Message(BaseModel):

@@ -9,17 +9,35 @@ from typing import Annotated
 
 import typer
 
-from lite_export.cli import doctor, evaluate, export, import_fairseq, parity, profile, schema, train, translate
+from lite_export.cli import (
+    bench,
+    build_runner,
+    devices,
+    doctor,
+    evaluate,
+    export,
+    import_fairseq,
+    parity,
+    profile,
+    report,
+    schema,
+    train,
+    translate,
+)
 from lite_export.cli.errors import CommandGroup
 
 app = typer.Typer(cls=CommandGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command("translate", epilog=translate.EXAMPLES)(translate.translate)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("parity", epilog=parity.EXAMPLES)(parity.parity)
+app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
+app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("profile", epilog=profile.EXAMPLES)(profile.profile)
 app.command("import-fairseq", epilog=import_fairseq.EXAMPLES)(import_fairseq.import_fairseq)
+app.command("build-runner", epilog=build_runner.EXAMPLES)(build_runner.build_runner)
+app.command("devices", epilog=devices.EXAMPLES)(devices.devices)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("schema", epilog=schema.EXAMPLES)(schema.schema)
 

@@ -15,6 +15,7 @@ from lite_export.cli.console import bar, stage, table_console
 from lite_export.cli.errors import InputError
 from lite_export.cli.lines import output_stream
 from lite_export.cli.options import examples
+from lite_export.cli.parity_device import climb_on_device
 
 if TYPE_CHECKING:
     from lite_runtime.bundle import Bundle
@@ -32,6 +33,7 @@ EXAMPLES = examples(
     "lite-export parity bundles/mine --against bundles/last-release",
     "lite-export parity bundles/mine --test-set test.tsv --beam 4",
     "lite-export parity bundles/mine --recorded",
+    "lite-export parity bundles/mine --device adb",
 )
 
 
@@ -63,6 +65,24 @@ def parity(
         ),
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Beam for the test set.")] = 1,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare there, in the native runner, with the recorded steps: host, adb (the one phone attached) or "
+            "adb:SERIAL. lite-export devices lists them.",
+            show_default=False,
+        ),
+    ] = None,
+    runner: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --device: the native runner's folder; default: built for the device, and kept.",
+            show_default=False,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="With --device: seconds for one run of the native runner.")
+    ] = 600.0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Also write the report here.", show_default=False)
     ] = None,
@@ -71,32 +91,40 @@ def parity(
 
     Every step of real sentences: logits and every state tensor; what each layer gave; the tokens and scores of
     greedy and beam search; BLEU on a test set. A breach names the first step, tensor and layer that differ.
-    Exit code 1 on a breach.
+    Exit code 1 on a breach. On a device the native runner compares, with the steps recorded at export.
     """
     if against is not None and recorded:
         raise InputError("--against and --recorded are two references: choose one")
+    if device is None and runner is not None:
+        raise InputError("--runner is for --device: name one, such as --device adb")
+    if device is not None and (model or against or test_set):
+        raise InputError("--device compares with the recorded steps: leave out --model, --against and --test-set")
+    if recorded and test_set:
+        raise InputError("--recorded holds no scores: leave out --test-set, or compare with PyTorch")
     from lite_export.loading import TEST_SET, shipped_model
     from lite_runtime.ladder import Climb
 
     folder = model or shipped_model()
     with _opened(bundle, folder) as opened:
-        if recorded and test_set:
-            raise InputError("--recorded holds no scores: leave out --test-set, or compare with PyTorch")
-        # Another bundle may be of any model: only a model folder that was named, or is compared with, has its set.
-        own_set = folder / TEST_SET if (model or not against) and (folder / TEST_SET).exists() else None
-        other = _other(against)
-        reference = None if recorded or other else _pytorch(opened, folder)
-        climb = Climb(
-            bundle=opened,
-            reference=reference,
-            against=other,
-            sentences=sentences,
-            quality=_quality(opened, other.session() if other else reference, test_set or own_set, beam),
-            entries=_entries(opened, format_name, precision),
-        )
-        done = count(1)
-        with bar("comparing", climb.pieces()) as show:
-            report = climb.run(lambda: show(next(done)))
+        entries = _entries(opened, format_name, precision)
+        if device is not None:
+            report = climb_on_device(opened, entries, device, runner, sentences, timeout)
+        else:
+            # Another bundle may be of any model: only a folder that was named, or is compared with, has its set.
+            own_set = folder / TEST_SET if (model or not against) and (folder / TEST_SET).exists() else None
+            other = _other(against)
+            reference = None if recorded or other else _pytorch(opened, folder)
+            climb = Climb(
+                bundle=opened,
+                reference=reference,
+                against=other,
+                sentences=sentences,
+                quality=_quality(opened, other.session() if other else reference, test_set or own_set, beam),
+                entries=entries,
+            )
+            done = count(1)
+            with bar("comparing", climb.pieces()) as show:
+                report = climb.run(lambda: show(next(done)))
     _print(report)
     if json_file:
         with output_stream(json_file) as stream:
@@ -171,7 +199,11 @@ def _print(report: ParityReport) -> None:
     sentences = max(entry.sentences for entry in report.formats)
     against = {"pytorch": "PyTorch", "recorded": "the recording", "bundle": str(report.against)}[report.reference]
     table.title = f"{report.model_id}: {sentences} sentences against {against}"
+    if report.device is not None:
+        table.title += f", on {report.device.name} ({report.device.model or report.device.system})"
     console.print(table)
+    if report.device is not None and report.device.emulated:
+        console.print(f"emulated: {escape(report.device.emulated)}", soft_wrap=True)
     for breach in breaches:
         console.print(f"[red]breach[/] {escape(breach)}", soft_wrap=True)
 

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
+from typing import Annotated
+
+import typer
 
 from lite_export.cli.options import examples
 
-EXAMPLES = examples("lite-export schema > manifest.schema.json")
+EXAMPLES = examples("lite-export schema > manifest.schema.json", "lite-export schema bench > bench.schema.json")
 
 
-def schema() -> None:
-    """Print the JSON Schema of a bundle's manifest."""
+class Document(str, Enum):
+    """What has a published schema."""
+
+    manifest = "manifest"
+    bench = "bench"
+
+
+def schema(
+    document: Annotated[
+        Document, typer.Argument(help="A bundle's manifest, or a result of lite-export bench.")
+    ] = Document.manifest,
+) -> None:
+    """Print the JSON Schema of a bundle's manifest, or of what bench writes."""
+    from lite_runtime.bench_result import BenchResult
     from lite_runtime.manifest import Manifest
 
-    print(json.dumps(Manifest.model_json_schema(), indent=2))
+    model = {Document.manifest: Manifest, Document.bench: BenchResult}[document]
+    print(json.dumps(model.model_json_schema(), indent=2))
