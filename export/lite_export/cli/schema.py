@@ -26,8 +26,10 @@ def schema(
     ] = Document.manifest,
 ) -> None:
     """Print the JSON Schema of a bundle's manifest, or of what bench writes."""
+    from pydantic import BaseModel
+
     from lite_runtime.bench_result import BenchResult
     from lite_runtime.manifest import Manifest
 
-    model = {Document.manifest: Manifest, Document.bench: BenchResult}[document]
-    print(json.dumps(model.model_json_schema(), indent=2))
+    models: dict[Document, type[BaseModel]] = {Document.manifest: Manifest, Document.bench: BenchResult}
+    print(json.dumps(models[document].model_json_schema(), indent=2))
