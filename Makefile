@@ -6,7 +6,7 @@ READY = $(VENV)/.ready
 MODEL = export/lite_export/shipped/en-fr
 BUNDLE = bundles/phone-en-fr
 
-.PHONY: demo test lint benchmark matrix clean
+.PHONY: demo test phones lint benchmark matrix clean
 
 demo: $(READY)
 	$(BIN)/lite-export export $(MODEL) --output $(BUNDLE)
@@ -23,6 +23,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# AOSP's adbd and an arm64 userland under qemu: needs Debian 12, root, and the packages that .ci/run lists.
+phones: $(READY)
+	$(BIN)/python -m pytest --override-ini addopts="-q -rs -x" tests/phones
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/cached_decode.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def text_operators() -> str:
 
 
 def _onnxruntime() -> Any:
+    # Its builds for Linux since 1.31 upload telemetry, unless told otherwise before the first session.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ModuleNotFoundError:
