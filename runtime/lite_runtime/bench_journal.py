@@ -21,7 +21,8 @@ class Header(Part):
 class Journal:
     """A file of one JSON a line: the header, then a block each, on the disk before the next one starts.
 
-    ``session`` is what new blocks carry: how often the measurement was resumed.
+    There is no file before the first block. ``session`` is what new blocks carry: how often the measurement was
+    resumed.
     """
 
     def __init__(self, path: Path, header: Header, blocks: list[Block]) -> None:
@@ -30,6 +31,9 @@ class Journal:
 
     def append(self, block: Block) -> None:
         """Keep a block."""
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _write_line(self.path, self.header)
         self.blocks.append(block)
         _write_line(self.path, block)
 
@@ -51,8 +55,6 @@ def open_journal(path: Path, header: Header, resume: bool) -> Journal:
         return _reopen(path, header)
     if path.exists():
         raise BenchError(f"{path} holds an unfinished measurement: go on with --resume, or delete it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_line(path, header)
     return Journal(path, header, [])
 
 

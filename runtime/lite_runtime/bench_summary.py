@@ -123,8 +123,10 @@ def compare_stored(result: BenchResult, baseline: BenchResult, limit: float | No
     Where each result is of one bundle, its name does not matter: only format, precision, cache and threads.
 
     Raises:
-        BenchError: the results have no candidate in common.
+        BenchError: the results have no candidate in common, or too few blocks.
     """
+    if min(result.protocol.rounds, baseline.protocol.rounds) < FEWEST_PAIRS:
+        raise BenchError(f"too few blocks to compare: measure both with --blocks {FEWEST_PAIRS} or more")
     alone = len(result.bundles) == len(baseline.bundles) == 1
     stored = {_key(candidate, alone): candidate for candidate in baseline.candidates}
     ratios = []

@@ -86,11 +86,13 @@ def test_a_line_that_was_being_written_is_left_out(tmp_path: Path, result: Bench
     assert open_journal(path, HEADER, resume=True).blocks == [result.blocks[0], result.blocks[2]]
 
 
-def test_a_journal_is_neither_overwritten_nor_mixed_up(tmp_path: Path) -> None:
+def test_a_journal_is_neither_overwritten_nor_mixed_up(tmp_path: Path, result: BenchResult) -> None:
     path = tmp_path / "journal.jsonl"
     with pytest.raises(BenchError, match="nothing to resume"):
         open_journal(path, HEADER, resume=True)
-    open_journal(path, HEADER, resume=False)
+    journal = open_journal(path, HEADER, resume=False)
+    assert not path.exists(), "nothing is kept of a measurement without a block"
+    journal.append(result.blocks[0])
     before = path.read_bytes()
     with pytest.raises(BenchError, match="go on with --resume, or delete it"):
         open_journal(path, HEADER, resume=False)

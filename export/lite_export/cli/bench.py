@@ -83,6 +83,7 @@ def bench(
     from lite_runtime.bench import Bench
     from lite_runtime.bench_plan import BenchOptions, make_plan
     from lite_runtime.bench_result import read_result
+    from lite_runtime.bench_summary import FEWEST_PAIRS
     from lite_runtime.bundle import open_bundle
     from lite_runtime.devices import find_devices
     from lite_runtime.thermal_gate import ThermalGate
@@ -91,7 +92,7 @@ def bench(
     options = BenchOptions(format_name, precision, _threads(threads), tokens, sentences, blocks)
     plan = make_plan([open_bundle(path) for path in bundles], open_bundle(against) if against else None, options)
     stored = read_result(baseline) if baseline else None
-    devices = find_devices(device or ["host"])
+    devices = find_devices(device or ["host"], keep=True)
     if stored and len(devices) > 1:
         raise InputError("--baseline is of one device: name one --device")
     gate = ThermalGate(max_temperature, cool_down)
@@ -103,6 +104,8 @@ def bench(
     results = run_jobs(jobs, resume)
     for result in results:
         print_result(result)
+        if limit is not None and all(ratio.limit is None for ratio in result.ratios):
+            raise InputError(f"too few blocks to compare: --max-regression needs --blocks {FEWEST_PAIRS} or more")
     if len(results) < len(jobs) or any(result.regressions for result in results):
         raise typer.Exit(1)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from lite_export.cli.errors import explain
 from lite_export.cli.lines import output_stream
 from lite_runtime.bench import Bench
 from lite_runtime.bench_result import BenchError, BenchResult
+from lite_runtime.device import Device, DeviceError
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,23 @@ def _run_or_tell(job: Job, resume: bool, watch: Watch, stop: Event) -> BenchResu
         return None
 
 
+@contextmanager
+def _left_clean(device: Device) -> Iterator[None]:
+    """Nothing is left on the device. From one that went away nothing can be removed: --resume finds it there, and does.
+
+    The device is one that keeps its workspace (``find_devices``).
+    """
+    with device:
+        try:
+            yield
+        except BaseException:
+            # What failed is on its way out, and says more than that the device is gone.
+            with suppress(DeviceError):
+                device.remove()
+            raise
+        device.remove()
+
+
 def _run(job: Job, resume: bool, watch: Watch, stop: Event) -> BenchResult:
     name = job.bench.device.name
 
@@ -71,7 +90,7 @@ def _run(job: Job, resume: bool, watch: Watch, stop: Event) -> BenchResult:
         if stop.is_set():
             raise BenchError("interrupted: finished blocks are kept, go on with --resume")
 
-    with job.bench.device:
+    with _left_clean(job.bench.device):
         bench = replace(job.bench, advance=advance, say=partial(watch.say, name))
         result, journal = bench.run(resume)
     with output_stream(job.output) as stream:

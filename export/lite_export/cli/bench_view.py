@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from lite_export.cli.console import table_console
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lite_runtime.latency_statistics import Estimate
 
 
+@runtime_checkable
 class Watch(Protocol):
     """Told how far a device is. Calls may come from several threads."""
 
@@ -80,11 +81,23 @@ def print_result(result: BenchResult) -> None:
         f" {protocol.sentences} sentences, {protocol.tokens} tokens each",
         soft_wrap=True,
     )
+    names = _names(result)
+    # What is true of all is said once.
+    everyone = [note for note in result.summaries[0].notes if all(note in one.notes for one in result.summaries)]
     for summary in result.summaries:
         for note in summary.notes:
-            console.print(f"[yellow]{escape(summary.candidate)}[/]: {escape(note)}", soft_wrap=True)
+            if note not in everyone:
+                console.print(f"[yellow]{escape(names[summary.candidate])}[/]: {escape(note)}", soft_wrap=True)
+    for note in everyone:
+        console.print(f"[yellow]{escape(note)}[/]", soft_wrap=True)
     for note in result.notes:
         console.print(f"[{'bold red' if result.device.emulated else 'yellow'}]{escape(note)}[/]", soft_wrap=True)
+
+
+def _names(result: BenchResult) -> dict[str, str]:
+    """How to call candidates: without the bundle, where there is one only."""
+    alone = len(result.bundles) == 1
+    return {candidate.name: candidate.form if alone else candidate.name for candidate in result.candidates}
 
 
 def _figures(result: BenchResult) -> Table:
@@ -97,7 +110,7 @@ def _figures(result: BenchResult) -> Table:
     for column in ("load", "encode", "first token", "token", "p90", "p99", "tokens/s", "memory", "spread"):
         table.add_column(column, justify="right")
     for summary in result.summaries:
-        table.add_row(escape(summary.candidate), *_cells(summary))
+        table.add_row(escape(_names(result)[summary.candidate]), *_cells(summary))
     return table
 
 
@@ -129,12 +142,15 @@ def _comparisons(result: BenchResult) -> Table:
     )
     for column in (f"ratio ({result.protocol.ratio_confidence:.1%} interval)", "pairs", "verdict"):
         table.add_column(column, justify="right")
+    names = _names(result)
     for ratio in result.ratios:
-        against = ratio.against + (" (stored)" if ratio.kind == "stored" else "")
+        against = f"{ratio.against} (stored)" if ratio.kind == "stored" else names[ratio.against]
         what = {"encode": "encode", "per_token": "token"}[ratio.metric]
         estimate = ratio.estimate
         interval = f"{estimate.value:.3f} ({estimate.low:.3f}-{estimate.high:.3f})"
-        table.add_row(escape(ratio.candidate), escape(against), what, interval, str(estimate.pairs), _verdict(ratio))
+        table.add_row(
+            escape(names[ratio.candidate]), escape(against), what, interval, str(estimate.pairs), _verdict(ratio)
+        )
     return table
 
 

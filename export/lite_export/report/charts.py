@@ -60,7 +60,7 @@ def draw(inputs: Inputs, comparisons: Sequence[Comparison]) -> list[Chart]:
         Chart(
             "position",
             "Time against position",
-            "Median of each token's place in the sentence. The first token's time is its step only.",
+            "Median at each place in the sentence, and down to the quickest tenth. The first is its step only.",
             _position(series),
             emulated,
         ),
@@ -133,15 +133,15 @@ def _position(series: Sequence[Series]) -> dict[str, Any]:
     rows: Rows = []
     for one in series:
         steps = np.array([block.steps for block in one.blocks])
-        quartiles = np.percentile(steps.reshape(-1, steps.shape[2]), (25, 50, 75), axis=0).round(4)
+        times = np.percentile(steps.reshape(-1, steps.shape[2]), (10, 50), axis=0).round(4)
         rows += [
-            {"series": one.name, "position": place, "ms": float(middle), "low": float(low), "high": float(high)}
-            for place, (low, middle, high) in enumerate(quartiles.T, 1)
+            {"series": one.name, "position": place, "ms": float(middle), "quickest tenth": float(low)}
+            for place, (low, middle) in enumerate(times.T, 1)
         ]
     base = alt.Chart(_data(rows)).encode(
         x=alt.X("position:Q", title="token"), color=_colour(series), tooltip=_tips(rows)
     )
-    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title="milliseconds"), y2="high:Q")
+    band = base.mark_area(opacity=0.15).encode(y=alt.Y("ms:Q", title="milliseconds"), y2="quickest tenth:Q")
     return _spec(band + base.mark_line(strokeWidth=2).encode(y="ms:Q"), 260)
 
 
@@ -156,11 +156,11 @@ def _frontier(inputs: Inputs, series: Sequence[Series]) -> dict[str, Any]:
                 "MB": one.candidate.bytes / 1e6,
                 "BLEU": bleu[0] if bleu else None,
                 "of": bleu[1] if bleu else "not measured",
-                "label": f"BLEU {bleu[0]:.1f}" if bleu else "",
             }
         )
     for row in rows:
         row["best"] = not any(_beats(other, row) for other in rows)
+        row["label"] = f"BLEU {row['BLEU']:.1f}" if row["best"] and row["BLEU"] is not None else ""
     base = alt.Chart(_data(rows)).encode(
         # Room above and beside the last point for its label.
         x=alt.X("ms:Q", title="milliseconds a token", scale=alt.Scale(domain=[0, 1.2 * max(r["ms"] for r in rows)])),

@@ -19,7 +19,7 @@ import vl_convert
 from markupsafe import Markup
 
 from lite_export.report.charts import Comparison, draw, verdict
-from lite_export.report.inputs import Inputs, ReportError, Run
+from lite_export.report.inputs import Inputs, ReportError, Run, Series
 from lite_runtime.bench_result import BenchError, Ratio
 from lite_runtime.bench_summary import check_comparable, compare_stored
 from lite_runtime.latency_statistics import Estimate
@@ -52,6 +52,7 @@ def render(inputs: Inputs) -> str:
         series=series,
         charged=any(one.summary.charge_per_1000_tokens is not None for one in series),
         bleu={one.name: inputs.bleu(one) for one in series},
+        notes=_notes(inputs, series),
         parities=inputs.parities,
         differences=differences,
         charts=charts,
@@ -83,6 +84,16 @@ def _comparisons(inputs: Inputs, differences: Sequence[Difference]) -> list[Comp
         for ratio in difference.ratios
     ]
     return own + stored
+
+
+def _notes(inputs: Inputs, series: Sequence[Series]) -> list[str]:
+    """What must be said of the figures; what is said of several is said once."""
+    said: dict[str, list[str]] = {}
+    for one in series:
+        bleu = inputs.bleu(one)
+        for note in (*one.summary.notes, *([f"BLEU is of {bleu[1]}"] if bleu else [])):
+            said.setdefault(note, []).append(one.name)
+    return [note if len(names) == len(series) > 1 else f"{', '.join(names)}: {note}" for note, names in said.items()]
 
 
 def _facts(run: Run) -> dict[str, str]:

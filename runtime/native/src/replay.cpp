@@ -47,7 +47,9 @@ public:
             if (golden_.has(key)) recorded_[name] = golden_.floats(key);
             const auto tensor = found.find(name);
             if (tensor == found.end()) continue;
-            if (recorded_.count(name) == 0) throw Refusal("the golden steps lack " + name + ": export the bundle again");
+            if (recorded_.count(name) == 0) {
+                throw Refusal("the golden steps lack " + name + ": export the bundle again");
+            }
             add(step, name, tensor->second.shape, tensor->second.values.data(), recorded_[name]);
         }
     }
@@ -92,9 +94,10 @@ std::vector<Difference> replay(Session& session, const Manifest& manifest, const
     const auto state = session.encode(source);
     comparison.states(-1, *state);
     for (size_t step = 0; step * source.rows < fed.size(); ++step) {
-        const auto tokens = fed.begin() + static_cast<std::ptrdiff_t>(step * source.rows);
+        const auto first = fed.begin() + static_cast<std::ptrdiff_t>(step * source.rows);
+        const std::vector<int64_t> tokens(first, first + static_cast<std::ptrdiff_t>(source.rows));
         const auto position = static_cast<int64_t>(step);
-        const Matrix logits = session.step({tokens, tokens + static_cast<std::ptrdiff_t>(source.rows)}, position, *state);
+        const Matrix logits = session.step(tokens, position, *state);
         comparison.states(position, *state);
         comparison.logits(position, logits);
     }
