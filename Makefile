@@ -26,7 +26,8 @@ lint: $(READY)
 
 # AOSP's adbd and an arm64 userland under qemu: needs Debian 12, root, and the packages that .ci/run lists.
 phones: $(READY)
-	$(BIN)/python -m pytest --override-ini addopts="-q -rs -x" tests/phones
+	CI=true $(BIN)/python -m pytest tests/phones
+	$(BIN)/python benchmarks/emulated_phone.py
 
 benchmark: $(READY)
 	$(BIN)/python benchmarks/cached_decode.py

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lite_runtime.adb_device import AdbDevice, find_phone
 from lite_runtime.runner_build import build_runner, default_output
 from lite_runtime.runner_downloads import RunnerBuildError
 from lite_runtime.runner_folder import RunnerFolder
@@ -37,6 +38,15 @@ def arm64_phone() -> Iterator[Phone]:
     require(lacking_arm64())
     with running_phone("arm64", COMMON_CPU) as phone:
         yield phone
+
+
+@pytest.fixture(scope="module")
+def arm64_device(arm64_phone: Phone) -> Iterator[AdbDevice]:
+    """The arm64 phone, as a user's process finds it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use(arm64_phone, monkeypatch)
+        with find_phone() as found:
+            yield found
 
 
 @pytest.fixture(scope="session")
