@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from kept_bundles import kept_bundle
 from lite_export.bundle_writer import write_bundle
 from lite_export.recipes import plan
-from lite_runtime.bundle import Bundle, open_bundle
+from lite_runtime.bundle import Bundle
 from lite_runtime.device import DeviceError
 from lite_runtime.host_device import HostDevice
 from lite_runtime.runner_choice import runner_for
@@ -51,10 +52,11 @@ def tiny_bundle(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def native_bundle(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """What the native runner knows: both formats, both caches, int8. Read only: tests that change one copy it first."""
-    target = tmp_path_factory.mktemp("native") / "bundle"
-    explicit = plan(["onnx", "executorch"], ["fp32", "int8"], ["explicit"])
-    write_bundle(tiny_folder, target, recipes=(*explicit, *plan(["executorch"], ["fp32"], ["stateful"])))
-    return open_bundle(target)
+    recipes = [
+        *plan(["onnx", "executorch"], ["fp32", "int8"], ["explicit"]),
+        *plan(["executorch"], ["fp32"], ["stateful"]),
+    ]
+    return kept_bundle("native-bundle", tiny_folder, recipes, tmp_path_factory.mktemp("native") / "bundle")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from lite_export.bundle_writer import SENTENCES
 from lite_export.loading import REPLACEMENTS, ModelCard, shipped_model
 from lite_runtime.manifest import Decoding, Text
 from lite_transformer.checkpoint import TOKENIZER, unique_weights, write_model
-from lite_transformer.config import ModelConfig, StackConfig
+from lite_transformer.config import ModelConfig, StackConfig, plain_stack
 from lite_transformer.model import LiteTransformer
 from lite_transformer.training.prepare import train_tokenizer
 from lite_transformer.training.recipe import TokenizerRecipe
@@ -39,6 +39,14 @@ def tiny_config(convolution: str = "lightweight", norm: str = "pre") -> ModelCon
         max_source=64,
         max_target=48,
     )
+
+
+def plain_config(norm: str = "pre") -> ModelConfig:
+    """A plain Transformer of two layers a side: no kernels, no convolution windows."""
+    config = tiny_config(norm=norm)
+    stack = plain_stack(2, config.width, 2, 40)
+    decoder = plain_stack(2, config.width, 2, 40, cross_heads=2)
+    return config.model_copy(update={"encoder": stack, "decoder": decoder})
 
 
 def lively_model(config: ModelConfig, seed: int = 0, noise: float = 0.2) -> LiteTransformer:

@@ -1,21 +1,23 @@
 """Translation quality on test sets: sacreBLEU's BLEU and chrF, as they are and with quotes and spaces normalised.
 
-1. find or name the sets  2. translate each  3. score raw and normalised  4. return plain values with signatures.
+1. find or name the sets  2. translate each, or read what was translated (``evaluate_outputs``)
+3. score raw and normalised, each system against the first  4. return them as ``evaluate_result`` has them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lite_export.evaluate_result import SetScores
 from lite_export.loading import REPLACEMENTS, model_translator, token_ids
 from lite_runtime.manifest import Decoding
-from lite_runtime.quality import Quality, score
+from lite_runtime.quality import compare, score
 from lite_runtime.tokenizer import SentencePieceTokenizer
 from lite_runtime.translator import TranslateOptions, Translator
 from lite_transformer.training.corpus import CorpusError, read_pairs
@@ -32,28 +34,37 @@ _SPACES = re.compile(r"\s+")
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Sources with one reference each, in order."""
+    """Sources with one reference each, in order.
+
+    Attributes:
+        total: pairs of the whole set, of which these may be the first.
+        direction: as in ``en-fr``; None where no card tells it, and the same set nevertheless.
+    """
 
     name: str
     sources: tuple[str, ...]
     references: tuple[str, ...]
+    total: int
+    direction: str | None = field(default=None, compare=False)
+
+    @property
+    def title(self) -> str:
+        """Its name with its direction."""
+        return " ".join(filter(None, (self.name, self.direction)))
+
+    @property
+    def sha256(self) -> str:
+        """Of its sources and references: equal for sets on which scores can be compared."""
+        return text_sha256((*self.sources, *self.references))
 
 
 @dataclass(frozen=True)
-class SetResult:
-    """One model on one set. ``signatures`` say how sacreBLEU scored; ``seconds`` are the translation's wall time."""
+class Output:
+    """A system's translations of a set. ``seconds`` is the wall time; None for what was translated elsewhere."""
 
-    set_name: str
-    sentences: int
-    seconds: float
-    raw: Quality
-    normalised: Quality
-    signatures: Mapping[str, str]
+    system: str
     hypotheses: tuple[str, ...]
-
-    @property
-    def sentences_per_second(self) -> float:
-        return self.sentences / self.seconds if self.seconds else 0.0
+    seconds: float | None = None
 
 
 def read_set(path: Path, name: str, limit: int | None = None, swapped: bool = False) -> EvaluationSet:
@@ -66,25 +77,49 @@ def read_set(path: Path, name: str, limit: int | None = None, swapped: bool = Fa
     Raises:
         CorpusError: no such file, damaged, empty, or a line without exactly one tab.
     """
-    pairs = list(islice(read_pairs(path), limit))
+    pairs = list(read_pairs(path))
     if not pairs:
         raise CorpusError(f"{path} has no sentence pairs")
-    columns = tuple(zip(*pairs, strict=True))
+    columns = tuple(zip(*pairs[:limit], strict=True))
     sources, references = reversed(columns) if swapped else columns
-    return EvaluationSet(name, sources, references)
+    return EvaluationSet(name, sources, references, len(pairs))
 
 
-def find_sets(data: Path, source: str, target: str, limit: int | None = None) -> list[EvaluationSet]:
-    """The test sets of a data folder: ``mt/SOURCE-TARGET/test.NAME.tsv[.xz]``, or the opposite pair's, swapped.
+def find_sets(
+    data: Path, source: str, target: str, limit: int | None = None, splits: Sequence[str] = ("test",)
+) -> list[EvaluationSet]:
+    """The sets of a data folder: ``mt/SOURCE-TARGET/SPLIT.NAME.tsv[.xz]``, or the opposite pair's, swapped.
+
+    A dev set that has its name in common with a test set is called ``NAME-dev``.
+
+    Args:
+        splits: ``test``, ``dev`` or both.
 
     Raises:
         CorpusError: there is none for this direction, or one is damaged.
     """
     for folder, swapped in ((f"{source}-{target}", False), (f"{target}-{source}", True)):
-        paths = sorted((data / "mt" / folder).glob("test.*.tsv*"))
+        paths = [path for split in splits for path in sorted((data / "mt" / folder).glob(f"{split}.*.tsv*"))]
         if paths:
-            return [read_set(path, path.name.split(".")[1], limit, swapped) for path in paths]
-    raise CorpusError(f"no test sets at {data}/mt/{source}-{target}/test.*.tsv.xz: pass their folder with --data")
+            sets = [read_set(path, _set_name(path), limit, swapped) for path in paths]
+            return [replace(one, direction=f"{source}-{target}") for one in sets]
+    wanted = splits[0] if len(splits) == 1 else f"{{{','.join(splits)}}}"
+    raise CorpusError(
+        f"no {' or '.join(splits)} sets at {data}/mt/{source}-{target}/{wanted}.*.tsv.xz: pass their folder with --data"
+    )
+
+
+def _set_name(path: Path) -> str:
+    split, name = path.name.split(".")[:2]
+    return f"{name}-dev" if split == "dev" and any(path.parent.glob(f"test.{name}.tsv*")) else name
+
+
+def text_sha256(lines: Iterable[str]) -> str:
+    """Of lines of text, as a file with a line break after each would have it."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
 
 
 def normalise(text: str) -> str:
@@ -92,24 +127,52 @@ def normalise(text: str) -> str:
     return _SPACES.sub(" ", text.translate(_PLAIN)).strip()
 
 
-def evaluate(
+def translate_set(
     translator: Translator,
+    system: str,
     data: EvaluationSet,
     options: TranslateOptions | None = None,
     batch_size: int = 32,
     on_progress: Callable[[int], None] | None = None,
-) -> SetResult:
-    """Translate a set and score it, raw and with both sides normalised.
+) -> Output:
+    """A model's translations of a set, each of one line.
 
     Args:
         on_progress: called with the number of sentences done so far.
     """
     started = time.monotonic()
-    hypotheses = [t.text for t in translator.translate(data.sources, options, batch_size, on_progress)]
-    seconds = time.monotonic() - started
-    raw, signatures = score(hypotheses, data.references)
-    normalised, _ = score([normalise(h) for h in hypotheses], [normalise(r) for r in data.references])
-    return SetResult(data.name, len(hypotheses), seconds, raw, normalised, signatures, tuple(hypotheses))
+    translations = translator.translate(data.sources, options, batch_size, on_progress)
+    return Output(system, tuple(t.text.replace("\n", " ") for t in translations), time.monotonic() - started)
+
+
+def score_outputs(
+    data: EvaluationSet, outputs: Sequence[Output], resamples: int = 1000
+) -> tuple[list[SetScores], dict[str, str]]:
+    """Score systems on a set, raw and with both sides normalised, each against the first of them.
+
+    Returns:
+        Their scores in order, and sacreBLEU's signatures.
+    """
+    hypotheses = [output.hypotheses for output in outputs]
+    raw, signatures = compare(hypotheses, data.references, resamples)
+    plain = [[normalise(h) for h in system] for system in hypotheses]
+    normalised, _ = compare(plain, [normalise(r) for r in data.references], resamples)
+    scores = [
+        SetScores(
+            system=output.system,
+            set_name=data.name,
+            direction=data.direction,
+            set_sha256=data.sha256,
+            sentences=len(data.sources),
+            empty=sum(not h.strip() for h in output.hypotheses),
+            against=outputs[0].system if number else None,
+            seconds=output.seconds,
+            raw=raw[number],
+            normalised=normalised[number],
+        )
+        for number, output in enumerate(outputs)
+    ]
+    return scores, signatures
 
 
 def validation_bleu(model: LiteTransformer, tokenizer: Path, sources: list[str], references: list[str]) -> float:

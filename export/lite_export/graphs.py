@@ -56,14 +56,14 @@ def state_specs(config: ModelConfig, slots: int | None = None, held: bool = Fals
             )
         )
 
-    for layer, kernel in enumerate(stack.kernels):
+    for layer in range(stack.layers):
         for part in ("key", "value"):
             change(f"self_{part}.{layer}", "self_kv", layer, (stack.attention_heads, slots or 0, head))
             if stack.cross_heads:
                 cross = (stack.cross_heads, "source", config.width // stack.cross_heads)
                 fix(f"cross_{part}.{layer}", "cross_kv", layer, cross)
         if short:
-            change(f"conv_window.{layer}", "conv_window", layer, (kernel - 1, short))
+            change(f"conv_window.{layer}", "conv_window", layer, (stack.kernels[layer] - 1, short))
     if stack.cross_heads:
         fix("cross_mask", "cross_mask", None, (1, 1, "source"))
     return (*changing, *fixed)
@@ -98,7 +98,8 @@ class StepGraph(nn.Module):
     def __init__(self, model: LiteTransformer, flavour: Flavour) -> None:
         super().__init__()
         self.form = StepForm(model, flavour)
-        self.stack, self.has_window = model.config.decoder, model.config.decoder.attention_width < model.config.width
+        self.layers = model.config.decoder.layers
+        self.has_window = model.config.decoder.attention_width < model.config.width
 
     def forward(self, tokens: Int[Tensor, " B"], position: Int[Tensor, " 1"], *state: Tensor) -> tuple[Tensor, ...]:
         states, crosses, bias = self._unflatten(state)
@@ -108,6 +109,6 @@ class StepGraph(nn.Module):
     def _unflatten(self, state: Sequence[Tensor]) -> tuple[list[LayerState], list[tuple[Tensor, Tensor]], Tensor]:
         rest = iter(state)
         states = [
-            LayerState(next(rest), next(rest), next(rest) if self.has_window else None) for _ in self.stack.kernels
+            LayerState(next(rest), next(rest), next(rest) if self.has_window else None) for _ in range(self.layers)
         ]
-        return states, [(next(rest), next(rest)) for _ in self.stack.kernels], next(rest)
+        return states, [(next(rest), next(rest)) for _ in range(self.layers)], next(rest)

@@ -98,11 +98,12 @@ def load_model_card(folder: Path) -> ModelCard:
         raise ModelError(f"{path}: {'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from None
 
 
-def load_translator(path: Path | None = None, threads: int | None = None) -> Translator:
+def load_translator(path: Path | None = None, threads: int | None = None, device: str = "cpu") -> Translator:
     """Text to text with a model folder (PyTorch), a bundle (ONNX Runtime), or the shipped model (None).
 
     Args:
         threads: CPU threads; None leaves it to the runtime.
+        device: PyTorch's name of where a model folder runs, ``cuda`` for example; bundles run on the CPU.
 
     Raises:
         ModelError, CheckpointError, TokenizerError, BundleError: the model cannot be used; the message has the fix.
@@ -112,10 +113,10 @@ def load_translator(path: Path | None = None, threads: int | None = None) -> Tra
         from lite_runtime.bundle import open_bundle
 
         return open_bundle(path).translator(threads=threads)
-    return _torch_translator(path, threads)
+    return _torch_translator(path, threads, device)
 
 
-def _torch_translator(folder: Path, threads: int | None) -> Translator:
+def _torch_translator(folder: Path, threads: int | None, device: str) -> Translator:
     import torch
 
     from lite_transformer.checkpoint import load_model
@@ -125,7 +126,7 @@ def _torch_translator(folder: Path, threads: int | None) -> Translator:
     # A model without a card (imported, or made by hand) translates with plain defaults.
     card = load_model_card(folder) if (folder / CARD).exists() else None
     decoding, text = (card.decoding, card.text) if card else (Decoding(), Text())
-    model = load_model(folder)
+    model = load_model(folder).to(device)
     return model_translator(model, _tokenizer(folder, text, token_ids(model.config)), decoding)
 
 

@@ -18,13 +18,14 @@ class Frozen(BaseModel):
 
 
 class StackConfig(Frozen):
-    """One encoder or decoder stack of Long-Short Range Attention layers (paper, section 4).
+    """One encoder or decoder stack of Long-Short Range Attention layers (paper, section 4), or of plain ones.
 
-    ``attention_width`` channels attend, the other ``width - attention_width`` convolve; equal to the
-    model's width it makes a plain Transformer. ``kernels`` has one entry per layer, so it is also the depth.
+    ``attention_width`` channels attend, the other ``width - attention_width`` convolve, with one of ``kernels`` a
+    layer. Where all channels attend, a plain Transformer (Vaswani et al. 2017), ``depth`` counts the layers instead.
     """
 
-    kernels: tuple[int, ...] = Field(min_length=1)
+    kernels: tuple[int, ...] = ()
+    depth: int | None = Field(default=None, gt=0)
     attention_width: int = Field(gt=0)
     attention_heads: int = Field(gt=0)
     ffn_width: int = Field(gt=0)
@@ -35,7 +36,24 @@ class StackConfig(Frozen):
 
     @property
     def layers(self) -> int:
-        return len(self.kernels)
+        return self.depth or len(self.kernels)
+
+    @model_validator(mode="after")
+    def _one_depth(self) -> StackConfig:
+        if bool(self.kernels) == (self.depth is not None):
+            raise ValueError("give kernels, one a layer, or the depth of a stack in which nothing convolves")
+        return self
+
+
+def plain_stack(depth: int, width: int, heads: int, ffn_width: int, cross_heads: int = 0) -> StackConfig:
+    """A stack of a plain Transformer: every channel attends."""
+    return StackConfig(
+        depth=depth,
+        attention_width=width,
+        attention_heads=heads,
+        ffn_width=ffn_width,
+        cross_heads=cross_heads,
+    )
 
 
 class AdaptiveConfig(Frozen):
@@ -103,6 +121,8 @@ def _check_stack(side: str, stack: StackConfig, width: int) -> None:
     convolved = width - stack.attention_width
     if convolved < 0:
         raise ValueError(f"{side}: attention_width {stack.attention_width} exceeds width {width}")
+    if convolved and not stack.kernels:
+        raise ValueError(f"{side}: {convolved} channels convolve: give their kernels, one a layer, not depth")
     for what, channels, heads in (
         ("attention_heads", stack.attention_width, stack.attention_heads),
         ("convolution_heads", convolved, stack.convolution_heads),

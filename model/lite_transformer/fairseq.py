@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lite_transformer.config import AdaptiveConfig, ModelConfig, StackConfig, Tying
+from lite_transformer.config import AdaptiveConfig, ModelConfig, StackConfig, Tying, plain_stack
 
 # fairseq name -> ours, inside a layer.
 _RENAMED = {
@@ -21,6 +21,7 @@ _RENAMED = {
     "self_attn.branches.1.linear2": "mixer.convolution.output",
     "self_attn.branches.1.weight_linear": "mixer.convolution.predict",
     "self_attn.branches.1.weight": "mixer.convolution.taps",
+    "self_attn": "mixer.attention",
     "self_attn_layer_norm": "mixer_residual.norm",
     "encoder_attn_layer_norm": "cross_residual.norm",
     "encoder_attn": "cross",
@@ -131,8 +132,14 @@ def _tying(args: Mapping[str, Any], weights: Mapping[str, Tensor], has_encoder: 
 def _stack(args: Mapping[str, Any], side: str, width: int, cross: bool) -> StackConfig:
     if int(args.get(f"{side}_embed_dim", width)) != width:
         raise UnsupportedCheckpoint(f"{side}_embed_dim differs from decoder_embed_dim {width}")
-    attention, convolution = _branches(args[f"{side}_branch_type"], side)
     layers = int(args[f"{side}_layers"])
+    cross_heads = int(args["decoder_attention_heads"]) if cross else 0
+    ffn_width = int(args[f"{side}_ffn_embed_dim"])
+    if args.get(f"{side}_branch_type") is None:
+        # A plain Transformer of fairseq: every channel attends.
+        heads = int(args[f"{side}_attention_heads"])
+        return plain_stack(layers, width, heads, ffn_width, cross_heads)
+    attention, convolution = _branches(args[f"{side}_branch_type"], side)
     # The command line's default list has a seventh entry that fairseq truncates.
     kernels = [int(k) for k in args[f"{side}_kernel_size_list"]][:layers]
     if len(kernels) < layers:
@@ -141,12 +148,12 @@ def _stack(args: Mapping[str, Any], side: str, width: int, cross: bool) -> Stack
         kernels=tuple(kernels),
         attention_width=int(attention[2]),
         attention_heads=int(attention[3]),
-        ffn_width=int(args[f"{side}_ffn_embed_dim"]),
+        ffn_width=ffn_width,
         convolution="dynamic" if convolution[0] == "dynamic" else "lightweight",
         convolution_heads=int(convolution[3]),
         # fairseq gives its lightweight branch no GLU whatever the flag says.
         glu=convolution[0] == "dynamic" and _flag(args, f"{side}_glu"),
-        cross_heads=int(args["decoder_attention_heads"]) if cross else 0,
+        cross_heads=cross_heads,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lite_transformer.config import AdaptiveConfig, ModelConfig, StackConfig
+from lite_transformer.config import AdaptiveConfig, ModelConfig, StackConfig, plain_stack
 
 PAPER_KERNELS = (3, 7, 15, 31, 31, 31)
 
@@ -121,6 +121,24 @@ def phone(vocab: int = 8000) -> ModelConfig:
     )
 
 
+def vanilla(width: int, ffn_width: int, heads: int, dropout: float, attention_dropout: float) -> ModelConfig:
+    """A plain Transformer of 6 and 6 layers, scaled as the paper scales its baseline: all widths together.
+
+    Equal to a ``wmt-en-fr`` model: depth, post-norm, ReLU, positions, dropouts, one table for both languages and the
+    output. The feed-forward network is about four times as wide as the model (Vaswani et al. 2017), rounded so that
+    Mult-Adds, or parameters, match; Lite Transformer's is as wide as the model. The vocabulary is ours, of 8k.
+    """
+    return ModelConfig(
+        width=width,
+        source_vocab=8000,
+        target_vocab=8000,
+        encoder=plain_stack(6, width, heads, ffn_width),
+        decoder=plain_stack(6, width, heads, ffn_width, cross_heads=heads),
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )
+
+
 PRESETS: dict[str, Preset] = {
     "phone": Preset(phone()),
     "wmt-en-fr-200": Preset(_wmt(200, 44512, 0.04, 0.03)),
@@ -134,4 +152,14 @@ PRESETS: dict[str, Preset] = {
     "iwslt-de-en-320": Preset(_iwslt(320)),
     "cnn-dm-496": Preset(_wmt(496, 30000, 0.15, 0.1), target_length=60),
     "wikitext-103-896": Preset(_wikitext()),
+    # Plain Transformers with the Mult-Adds of wmt-en-fr-200, -408 and -496; parameters but for the tables match too.
+    "vanilla-90m": Preset(vanilla(128, 544, 4, 0.04, 0.03)),
+    "vanilla-360m": Preset(vanilla(256, 1136, 8, 0.08, 0.07)),
+    "vanilla-527m": Preset(vanilla(320, 1280, 8, 0.1, 0.08)),
+    # With all of their parameters at 8k words, tables included: Mult-Adds are then up to a sixth more.
+    "vanilla-4m": Preset(vanilla(144, 528, 4, 0.04, 0.03)),
+    "vanilla-15m": Preset(vanilla(272, 1136, 8, 0.08, 0.07)),
+    "vanilla-21m": Preset(vanilla(336, 1312, 8, 0.1, 0.08)),
+    # A teacher to distil from: the base model of Vaswani et al. 2017.
+    "vanilla-base": Preset(vanilla(512, 2048, 8, 0.1, 0.1)),
 }

@@ -16,6 +16,7 @@ from lite_runtime.bundle import open_bundle
 from lite_runtime.device import Device
 from lite_runtime.host_device import HostDevice
 from lite_runtime.runner_folder import RunnerFolder
+from web_pages import find_browser
 
 __all__ = ["adb", "adb_server", "attach", "phone"]
 
@@ -27,6 +28,12 @@ QUICK = BenchOptions(tokens=12, sentences=3, rounds=8)
 def runner(runner_folder: RunnerFolder) -> Path:
     """This computer's native runner."""
     return runner_folder.folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """A browser that opens pages without a screen."""
+    return find_browser()
 
 
 @pytest.fixture(scope="session")

@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from lite_export.cli import app
-from lite_export.report.inputs import ReportError, read_inputs
+from lite_export.report.errors import ReportError
+from lite_export.report.inputs import read_inputs
 from lite_export.report.page import render
 from lite_runtime.bench_result import BenchResult
 from lite_runtime.bundle import open_bundle
 from lite_runtime.ladder import climb
-from requirements import require
+from web_pages import Loads, opened, rows
 
 CHARTS = ["latency", "distribution", "position", "frontier", "repeatability", "ratios"]
-# Chromium's mark of requests that pages make; it makes others of its own, for updates and the time.
-PAGE_REQUEST = '"traffic_annotation":101845102,"url":"'
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-
-class Loads(HTMLParser):
-    """Collects what a page would load, and the specifications of its charts."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.policy = ""
-        self.specs: dict[str, dict] = {}
-        self._chart: str | None = None
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.addresses += [given[name] or "" for name in ("src", "href", "srcset", "data", "action") if name in given]
-        if given.get("http-equiv") == "Content-Security-Policy":
-            self.policy = given["content"] or ""
-        self._chart = given.get("data-chart") if tag == "script" else None
-
-    def handle_endtag(self, tag: str) -> None:
-        self._chart = None
-
-    def handle_data(self, data: str) -> None:
-        if self._chart:
-            self.specs[self._chart] = json.loads(data)
 
 
 @pytest.fixture
@@ -62,41 +30,6 @@ def parity_file(tiny_bundle: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def page(result_file: Path, parity_file: Path) -> str:
     return render(read_inputs([result_file, parity_file]))
-
-
-@pytest.fixture(scope="session")
-def browser() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        require("no Chromium to open the report in: apt install chromium")
-    assert found is not None
-    return found
-
-
-def opened(browser: str, page: Path, folder: Path) -> tuple[str, list[str]]:
-    """The page's elements after its scripts ran, and the addresses that were asked for beside its own."""
-    log = folder / "net.json"
-    done = subprocess.run(
-        [
-            browser,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            f"--user-data-dir={folder / 'profile'}",
-            f"--log-net-log={log}",
-            "--virtual-time-budget=20000",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    asked = re.findall(PAGE_REQUEST + '((?:https?|wss?):[^"]*)"', log.read_text("utf8", errors="replace"))
-    return done.stdout, asked
 
 
 def test_the_data_of_every_chart_is_in_the_page(page: str, result: BenchResult) -> None:
@@ -112,20 +45,6 @@ def test_the_data_of_every_chart_is_in_the_page(page: str, result: BenchResult) 
     assert len(rows(specs["repeatability"])) == 2 * 8
     assert {row["label"] for row in rows(specs["frontier"])} == {""}, "the tiny model has no BLEU, so none is shown"
     assert {row["comparison"].rpartition(": ")[2] for row in rows(specs["ratios"])} == {"encode", "token"}
-
-
-def rows(spec: dict) -> list[dict]:
-    """All data of a specification, without the line at 1."""
-    return (
-        [row for data in spec["datasets"].values() for row in data if "x" not in row]
-        if "datasets" in spec
-        else [
-            row
-            for part in [spec, *spec.get("layer", [])]
-            for row in part.get("data", {}).get("values", [])
-            if "x" not in row
-        ]
-    )
 
 
 def test_figures_and_parity_are_there(page: str, result: BenchResult) -> None:

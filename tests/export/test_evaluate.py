@@ -1,8 +1,7 @@
-"""Scores of test sets, from files to table."""
+"""Scores of test sets, from files to table: sets, scores, the command."""
 
 from __future__ import annotations
 
-import json
 import lzma
 import shutil
 from pathlib import Path
@@ -11,13 +10,25 @@ import pytest
 from typer.testing import CliRunner
 
 from lite_export.cli import app
-from lite_export.evaluate import evaluate, find_sets, normalise, read_set, score, validation_bleu
+from lite_export.evaluate import (
+    Output,
+    find_sets,
+    normalise,
+    read_set,
+    score_outputs,
+    translate_set,
+    validation_bleu,
+)
+from lite_export.evaluate_result import read_evaluation
 from lite_export.loading import load_translator, shipped_model
+from lite_runtime.quality import score
 from lite_runtime.translator import TranslateOptions
-from lite_transformer.checkpoint import TOKENIZER, load_model
+from lite_transformer.checkpoint import TOKENIZER, WEIGHTS, load_config, load_model
+from lite_transformer.profile import profile
 from lite_transformer.training.corpus import CorpusError
 
 runner = CliRunner()
+QUICK = ["--resamples", "100"]
 PAIRS = (
     ("Good morning.", "Bonjour à tous."),
     ("Where is the station?", "Où est la gare ?"),
@@ -35,6 +46,8 @@ def data(tmp_path: Path) -> Path:
     with lzma.open(folder / "test.packed.tsv.xz", "wt", encoding="utf8") as file:
         file.write(text)
     (folder / "train.other.tsv").write_text("not\ta test set\n")
+    for name in ("plain", "only"):
+        (folder / f"dev.{name}.tsv").write_text(text.partition("\n")[2], "utf8")
     return tmp_path / "data"
 
 
@@ -42,11 +55,21 @@ def test_finds_the_sets_of_a_direction(data: Path) -> None:
     packed, plain = find_sets(data, "en", "fr")
     assert (packed.name, plain.name) == ("packed", "plain")
     assert plain.sources == packed.sources == tuple(source for source, _ in PAIRS)
+    assert plain.title == "plain en-fr"
+    assert plain.sha256 == packed.sha256
+
+
+def test_finds_development_sets_and_tells_them_from_test_sets_of_the_same_name(data: Path) -> None:
+    assert [one.name for one in find_sets(data, "en", "fr", splits=("dev",))] == ["only", "plain-dev"]
+    both = find_sets(data, "en", "fr", splits=("test", "dev"))
+    assert [one.name for one in both] == ["packed", "plain", "only", "plain-dev"]
+    assert both[1].sha256 != both[3].sha256
 
 
 def test_the_opposite_direction_swaps_the_columns(data: Path) -> None:
     (first, _) = find_sets(data, "fr", "en", limit=1)
     assert (first.sources, first.references) == ((PAIRS[0][1],), (PAIRS[0][0],))
+    assert (first.direction, first.total) == ("fr-en", len(PAIRS))
 
 
 def test_says_where_it_looked(data: Path) -> None:
@@ -78,13 +101,30 @@ def test_typing_differences_cost_only_the_raw_score() -> None:
     assert score([normalise(ours)], [normalise(theirs)])[0].bleu == pytest.approx(100)
 
 
-def test_evaluates_in_order_and_reports_progress(data: Path, tiny_folder: Path) -> None:
+def test_translates_in_order_and_reports_progress(data: Path, tiny_folder: Path) -> None:
     translator = load_translator(tiny_folder)
     seen: list[int] = []
-    result = evaluate(translator, find_sets(data, "en", "fr")[1], batch_size=2, on_progress=seen.append)
-    assert seen[-1] == result.sentences == len(PAIRS)
-    assert list(result.hypotheses) == [translator.translate([source])[0].text for source, _ in PAIRS]
-    assert result.seconds > 0
+    plain = find_sets(data, "en", "fr")[1]
+    output = translate_set(translator, "tiny", plain, batch_size=2, on_progress=seen.append)
+    assert seen[-1] == len(output.hypotheses) == len(PAIRS)
+    assert list(output.hypotheses) == [translator.translate([source])[0].text for source, _ in PAIRS]
+    assert output.seconds is not None
+    assert output.seconds > 0
+
+
+def test_scores_raw_and_normalised_against_the_first(data: Path) -> None:
+    plain = find_sets(data, "en", "fr")[1]
+    straight = tuple(normalise(reference) for reference in plain.references)
+    outputs = [Output("ours", straight, 2.0), Output("theirs", plain.references), Output("silent", ("", "", ""))]
+    scores, signatures = score_outputs(plain, outputs, resamples=100)
+    ours, theirs, silent = scores
+    assert ours.raw.bleu.value < ours.normalised.bleu.value == pytest.approx(100)
+    assert (ours.against, theirs.against, silent.against) == (None, "ours", "ours")
+    assert theirs.raw.bleu.difference == pytest.approx(100 - ours.raw.bleu.value)
+    assert theirs.normalised.bleu.difference == pytest.approx(0)
+    assert (ours.empty, silent.empty) == (0, 3)
+    assert (ours.sentences_per_second, theirs.sentences_per_second) == (1.5, None)
+    assert "bs:100|seed:12345" in signatures["bleu"]
 
 
 def test_validation_bleu_is_greedy_bleu() -> None:
@@ -98,31 +138,56 @@ def test_validation_bleu_is_greedy_bleu() -> None:
 
 def test_pytorch_and_bundle_score_alike(data: Path, tiny_folder: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     report, saved = tmp_path / "scores.json", tmp_path / "hypotheses"
-    arguments = ["evaluate", "--model", str(tiny_folder), "--model", str(tiny_bundle), "--data", str(data)]
+    arguments = ["evaluate", "--model", str(tiny_folder), "--model", str(tiny_bundle), "--data", str(data), *QUICK]
     result = runner.invoke(app, [*arguments, "--beam", "2", "--json", str(report), "--save", str(saved)])
     assert result.exit_code == 0, result.stderr
     assert "model (PyTorch)" in result.stdout
     assert "tiny (ONNX Runtime)" in result.stdout
     assert "BLEU norm." in result.stdout
-    assert "chrf: nrefs:1" in result.stdout
-    records = json.loads(report.read_text())
-    assert [r["set_name"] for r in records] == ["packed", "plain"] * 2
-    for ours, exported in zip(records[:2], records[2:], strict=True):
-        assert ours["raw"] == pytest.approx(exported["raw"], abs=0.1)
-        assert set(ours["signatures"]) == {"bleu", "chrf"}
-    files = sorted(path.name for path in saved.iterdir())
-    assert files[0] == "model-PyTorch.packed.txt"
-    assert len(files) == 4
-    assert len((saved / files[0]).read_text("utf8").splitlines()) == len(PAIRS)
+    assert "chrf: nrefs:1|bs:100" in result.stdout
+    evaluation = read_evaluation(report)
+    assert [(s.set_name, s.system) for s in evaluation.scores] == [
+        (name, system) for name in ("packed", "plain") for system in ("model (PyTorch)", "tiny (ONNX Runtime)")
+    ]
+    for ours, exported in zip(evaluation.scores[::2], evaluation.scores[1::2], strict=True):
+        assert ours.raw.bleu.value == pytest.approx(exported.raw.bleu.value, abs=0.1)
+        assert ours.raw.chrf.value == pytest.approx(exported.raw.chrf.value, abs=0.1)
+        assert exported.against == "model (PyTorch)"
+    folder, bundle = evaluation.systems
+    assert folder.weights_sha256 == bundle.weights_sha256
+    assert (folder.form, bundle.form) == ("pytorch", "onnx fp32")
+    assert (folder.beam, bundle.beam) == (2, 2)
+    assert (folder.architecture, bundle.architecture) == ("lite", None)
+    counted = profile(load_config(tiny_folder), 30, 30)
+    assert (folder.mult_adds, folder.parameters) == (counted.mult_adds, counted.parameters)
+    assert folder.bytes == (tiny_folder / WEIGHTS).stat().st_size
+    lines = (saved / "en-fr.packed.model-PyTorch.txt").read_text("utf8").splitlines()
+    assert len(lines) == len(PAIRS)
+    assert len(list(saved.glob("*.txt"))) == 4
 
 
 def test_named_sets_and_limit(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
     named = f"mine={data}/mt/en-fr/test.plain.tsv"
     report = tmp_path / "scores.json"
-    arguments = ["evaluate", "--model", str(tiny_folder), "--set", named, "--limit", "2", "--json", str(report)]
-    assert runner.invoke(app, arguments).exit_code == 0
-    (record,) = json.loads(report.read_text())
-    assert (record["set_name"], record["sentences"]) == ("mine", 2)
+    arguments = ["evaluate", "--model", str(tiny_folder), "--set", named, "--limit", "2", *QUICK]
+    assert runner.invoke(app, [*arguments, "--json", str(report)]).exit_code == 0
+    (scores,) = read_evaluation(report).scores
+    assert (scores.set_name, scores.direction, scores.sentences) == ("mine", "en-fr", 2)
+
+
+def test_a_model_without_a_card_is_evaluated_on_named_sets(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(tiny_folder, tmp_path / "run" / "final"))
+    (bare / "card.json").unlink()
+    report, named = tmp_path / "scores.json", f"mine={data}/mt/en-fr/test.plain.tsv"
+    models = ["--model", str(tiny_folder), "--model", str(bare)]
+    arguments = ["evaluate", *models, "--set", named, "--beam", "1", "--json", str(report), *QUICK]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.stderr
+    # Training calls every folder "final": the run's own name is shown.
+    assert [(s.system, s.against) for s in read_evaluation(report).scores] == [
+        ("model (PyTorch)", None),
+        ("run (PyTorch)", "model (PyTorch)"),
+    ]
 
 
 def test_mistakes_say_what_to_change(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
@@ -134,6 +199,9 @@ def test_mistakes_say_what_to_change(data: Path, tiny_folder: Path, tmp_path: Pa
         (["--set", f"x={tmp_path}/no.tsv"], 1, "no data file"),
         (["--data", str(tmp_path)], 1, "mt/en-fr"),
         (["--data", str(data), "--model", str(bare)], 1, "card.json"),
+        (["--data", str(data), "--split", "train"], 2, "--split"),
+        (["--data", str(data), "--set", f"plain={data}/mt/en-fr/test.plain.tsv"], 1, "two sets are called plain"),
+        (["--data", str(data), "--save", str(bare / "config.json")], 1, "is a file"),
     ):
         base = [] if "--model" in arguments else ["--model", str(tiny_folder)]
         result = runner.invoke(app, ["evaluate", *base, *arguments])

@@ -13,13 +13,13 @@ from lite_export.torch_session import TorchSession
 from lite_transformer.config import ModelConfig, StackConfig
 from lite_transformer.model import LiteTransformer
 from reference_models import Golden
-from tiny_models import lively_model, tiny_config
+from tiny_models import lively_model, plain_config, tiny_config
 
 STEPS = 9
 
 
 def attention_only() -> ModelConfig:
-    """A plain Transformer: no channel convolves."""
+    """No channel convolves, though there are kernels: configs stored before ``depth`` have them."""
     config = tiny_config()
     assert config.encoder is not None
     whole = {"attention_width": config.width}
@@ -35,6 +35,8 @@ CONFIGS = {
     "untied": tiny_config().model_copy(update={"embeddings": "untied"}),
     "legacy padding": tiny_config().model_copy(update={"padding": "legacy"}),
     "attention only": attention_only(),
+    "plain pre": plain_config("pre"),
+    "plain post": plain_config("post"),
 }
 
 

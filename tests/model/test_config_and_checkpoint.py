@@ -38,7 +38,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("width", "wide", "valid integer"),
         ("source_vocab", 41, "must equal target_vocab"),
         ("encoder.kernels", [3, 4], "must be odd"),
-        ("encoder.kernels", [], "at least 1 item"),
+        ("encoder.kernels", [], "give kernels, one a layer, or the depth"),
         ("encoder.attention_heads", 3, "attention_heads 3 does not divide 8"),
         ("decoder.convolution_heads", 3, "convolution_heads 3 does not divide 8"),
         ("decoder.cross_heads", 3, "cross_heads 3 does not divide 16"),

@@ -150,7 +150,7 @@ def test_a_language_models_dictionary(tmp_path: Path) -> None:
         ({"encoder_learned_pos": True}, "encoder_learned_pos=True is not supported"),
         ({"activation_fn": "gelu"}, "activation_fn='gelu' is not supported"),
         ({"encoder_branch_type": ["attn:1:40:4"]}, "expected one attn, then one convolution branch"),
-        ({"encoder_branch_type": None}, "unexpected form"),
+        ({"encoder_branch_type": None}, r"query.weight has shape \(20, 20\), its config wants \(40, 40\)"),
         ({"encoder_branch_type": ["attn:1", "lightweight:x"]}, "unexpected form"),
         ({"decoder_kernel_size_list": [3, 7]}, "has 2 entries for 6 layers"),
         ({"encoder_embed_dim": 48}, "encoder_embed_dim differs"),
@@ -179,7 +179,7 @@ def test_models_of_another_kind(tmp_path: Path, changed: dict[str, Any], message
                 "model": {"decoder.embed_tokens.weight": torch.ones(8, 4)},
                 "args": argparse.Namespace(decoder_embed_dim=4),
             },
-            "lacks the argument or weight 'decoder_branch_type'",
+            "lacks the argument or weight 'decoder_layers'",
         ),
     ],
 )

@@ -13,6 +13,7 @@ from lite_export.cli import (
     bench,
     build_runner,
     devices,
+    distill,
     doctor,
     evaluate,
     export,
@@ -20,6 +21,7 @@ from lite_export.cli import (
     parity,
     profile,
     report,
+    results,
     schema,
     train,
     translate,
@@ -33,7 +35,9 @@ app.command("parity", epilog=parity.EXAMPLES)(parity.parity)
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("results", epilog=results.EXAMPLES)(results.results)
 app.command("train", epilog=train.EXAMPLES)(train.train)
+app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
 app.command("profile", epilog=profile.EXAMPLES)(profile.profile)
 app.command("import-fairseq", epilog=import_fairseq.EXAMPLES)(import_fairseq.import_fairseq)
 app.command("build-runner", epilog=build_runner.EXAMPLES)(build_runner.build_runner)

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import re
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lite_export.cli.console import bar, table_console
+from lite_export.cli.console import bar, stage
 from lite_export.cli.errors import InputError
 from lite_export.cli.lines import output_stream
 from lite_export.cli.options import MODEL_HELP, BatchSize, Beam, Threads, examples
 
 if TYPE_CHECKING:
-    from lite_export.evaluate import EvaluationSet, SetResult
-    from lite_runtime.translator import TranslateOptions
+    from lite_export.cli.evaluate_store import Store
+    from lite_export.evaluate import EvaluationSet, Output
+    from lite_export.evaluate_outputs import Recorded
+    from lite_export.evaluate_result import Evaluation, SetScores, System
 
-    # The model's label, and its result on one set.
-    Results = list[tuple[str, SetResult]]
+    # The systems' translations of each set, in the order they are compared.
+    Outputs = dict[EvaluationSet, list[Output]]
 
 EXAMPLES = examples(
     "lite-export evaluate --data data",
     "lite-export evaluate --set tatoeba=test.tatoebaA.tsv.xz --limit 200 --beam 1",
-    "lite-export evaluate --model runs/phone/final --model bundles/phone --data data --save hypotheses",
+    "lite-export evaluate --data data --split all --peers data/peers --save hypotheses --json scores.json",
+    "lite-export evaluate --model runs/phone/final --set news=news.tsv --system theirs=their-news.txt",
 )
+
+
+class Split(str, Enum):
+    """Which sets of a data folder."""
+
+    test = "test"
+    dev = "dev"
+    all = "all"
 
 
 def evaluate(
@@ -37,117 +50,158 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Folder with mt/SOURCE-TARGET/test.*.tsv.xz.", show_default=False)
     ] = None,
+    split: Annotated[Split, typer.Option(help="Which sets of --data.")] = Split.test,
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", help="NAME=FILE of SOURCE<TAB>TARGET lines. May be repeated.", show_default=False),
     ] = None,
+    systems: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--system",
+            help="SYSTEM@SET=FILE: recorded translations of another system, one a line; with one set, SYSTEM=FILE."
+            " May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    peers: Annotated[
+        Path | None,
+        typer.Option(help="Folder of recorded translations, SOURCE-TARGET.SET.SYSTEM.txt[.xz].", show_default=False),
+    ] = None,
     beam: Beam = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pairs of each set.")] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of intervals and tests.")] = 1000,
     batch_size: BatchSize = 32,
     threads: Threads = None,
-    save: Annotated[Path | None, typer.Option(help="Folder for the translations.", show_default=False)] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the translations; those already there are not made again.", show_default=False),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="File for the scores.", show_default=False)] = None,
 ) -> None:
-    """Score models on test sets: sacreBLEU's BLEU and chrF.
+    """Score models and recorded translations on test sets: sacreBLEU's BLEU and chrF with 95 % intervals.
 
-    Scores are given raw, and with quotes and spaces normalised on both sides.
+    Every system is compared with the first model by paired bootstrap resampling. Scores are given raw, and with quotes
+    and spaces normalised on both sides.
     """
     if data is None and not sets:
         raise typer.BadParameter("name the test sets: --data DIR or --set NAME=FILE")
+    from lite_export.cli.evaluate_store import Store
+    from lite_export.cli.evaluate_view import print_scores
+    from lite_export.evaluate_models import describe, named_models
     from lite_export.loading import shipped_model
-    from lite_runtime.translator import TranslateOptions
 
-    models = _labelled(model or [shipped_model()])
-    # Every set is read before the first sentence is translated: a wrong path shows at once.
-    chosen = {label: _sets(path, data, sets or [], limit) for label, path in models.items()}
-    results: Results = []
-    for label, path in models.items():
-        results += _evaluate_model(label, path, chosen[label], TranslateOptions(beam=beam), batch_size, threads, save)
-    _print(results)
+    # Everything is read before the first sentence is translated: a wrong path shows at once.
+    models = named_models(model or [shipped_model()])
+    splits = ("test", "dev") if split is Split.all else (split.value,)
+    chosen = {name: _sets(path, data, splits, sets or [], limit) for name, path in models.items()}
+    described = [describe(name, path, beam) for name, path in models.items()]
+    recorded = _recorded(list(dict.fromkeys(one for found in chosen.values() for one in found)), systems or [], peers)
+    _check_names(models, recorded)
+    store = Store(save) if save else None
+
+    outputs: Outputs = {}
+    for system in described:
+        path = models[system.name]
+        for one, output in _translate(system, path, chosen[system.name], beam, batch_size, threads, store):
+            outputs.setdefault(one, []).append(output)
+    for one, output in recorded:
+        outputs[one].append(output)
+    evaluation = _score(described, outputs, resamples)
+    print_scores(evaluation)
     if json_file:
         with output_stream(json_file) as stream:
-            json.dump([_record(label, result) for label, result in results], stream, indent=2)
+            stream.write(evaluation.model_dump_json(indent=2) + "\n")
 
 
-def _labelled(paths: list[Path]) -> dict[str, Path]:
-    """Models under names to show, all different."""
-    from lite_export.loading import is_bundle
-
-    named: dict[str, Path] = {}
-    for path in paths:
-        label = f"{path.resolve().name} ({'ONNX Runtime' if is_bundle(path) else 'PyTorch'})"
-        named[label if label not in named else f"{label} #{len(named) + 1}"] = path
-    return named
-
-
-def _sets(model: Path, data: Path | None, named: list[str], limit: int | None) -> list[EvaluationSet]:
+def _sets(
+    model: Path, data: Path | None, splits: Sequence[str], named: Sequence[str], limit: int | None
+) -> list[EvaluationSet]:
+    """The sets one model is evaluated on, in its direction."""
     from lite_export.evaluate import find_sets, read_set
+    from lite_export.evaluate_models import direction_of
     from lite_export.loading import load_card
 
+    direction = direction_of(model)
     chosen = []
     if data:
         card = load_card(model)
-        chosen += find_sets(data, card.source_language, card.target_language, limit)
+        chosen += find_sets(data, card.source_language, card.target_language, limit, splits)
     for entry in named:
         name, equals, file = entry.partition("=")
         if not (name and equals and file):
             raise InputError(f"--set {entry!r}: write NAME=FILE")
-        chosen.append(read_set(Path(file), name, limit))
+        chosen.append(replace(read_set(Path(file), name, limit), direction=direction))
+    names = [one.name for one in chosen]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"two sets are called {twice}: give one another name with --set NAME=FILE")
     return chosen
 
 
-def _evaluate_model(
-    label: str,
+def _recorded(sets: Sequence[EvaluationSet], systems: Sequence[str], peers: Path | None) -> list[Recorded]:
+    from lite_export.evaluate_outputs import find_peers, named_output
+
+    return [*(named_output(entry, sets) for entry in systems), *(find_peers(peers, sets) if peers else ())]
+
+
+def _check_names(models: dict[str, Path], recorded: Sequence[Recorded]) -> None:
+    taken = {(one.title, name) for name in models for one, _ in recorded}
+    for one, output in recorded:
+        if (one.title, output.system) in taken:
+            raise InputError(f"two systems are called {output.system} on {one.title}: rename one file or --system")
+        taken.add((one.title, output.system))
+
+
+def _translate(
+    system: System,
     path: Path,
-    sets: list[EvaluationSet],
-    options: TranslateOptions,
+    sets: Sequence[EvaluationSet],
+    beam: int | None,
     batch_size: int,
     threads: int | None,
-    save: Path | None,
-) -> Results:
-    from lite_export.evaluate import evaluate as run
+    store: Store | None,
+) -> Iterator[tuple[EvaluationSet, Output]]:
+    """A model's translations of each set, made now or before."""
+    from lite_export.cli.evaluate_store import origin_of
+    from lite_export.evaluate import translate_set
     from lite_export.loading import load_translator
+    from lite_runtime.quality import score
+    from lite_runtime.translator import TranslateOptions
 
     translator = load_translator(path, threads)
-    results: Results = []
     for data in sets:
-        with bar(f"{label} {data.name}", len(data.sources)) as advance:
-            result = run(translator, data, options, batch_size, advance)
-        print(f"{label} on {data.name}: BLEU {result.raw.bleu:.2f}", file=sys.stderr)
-        if save:
-            _save(save / f"{_slug(label)}.{_slug(data.name)}.txt", result)
-        results.append((label, result))
-    return results
+        origin = origin_of(system, path, data)
+        output = store.find(system, origin, data) if store else None
+        how = "reused"
+        if output is None:
+            with bar(f"{system.name} {data.title}", len(data.sources)) as advance:
+                output = translate_set(translator, system.name, data, TranslateOptions(beam=beam), batch_size, advance)
+            if store:
+                store.keep(system, origin, data, output)
+            how = f"{output.seconds:.0f} s"
+        bleu = score(output.hypotheses, data.references)[0].bleu
+        print(f"{system.name} on {data.title}: BLEU {bleu:.2f} ({how})", file=sys.stderr)
+        yield data, output
 
 
-def _save(path: Path, result: SetResult) -> None:
-    with output_stream(path) as stream:
-        stream.writelines(hypothesis.replace("\n", " ") + "\n" for hypothesis in result.hypotheses)
+def _score(described: Sequence[System], outputs: Outputs, resamples: int) -> Evaluation:
+    """Every system's scores on every set, against the first model that translated it."""
+    from lite_export.evaluate import score_outputs
+    from lite_export.evaluate_result import Evaluation, System
 
-
-def _slug(name: str) -> str:
-    """A name as part of a file name."""
-    return re.sub(r"[^\w-]+", "-", name).strip("-")
-
-
-def _record(label: str, result: SetResult) -> dict[str, Any]:
-    record = dataclasses.asdict(result)
-    del record["hypotheses"]
-    return {"model": label, **record, "sentences_per_second": result.sentences_per_second}
-
-
-def _print(results: Results) -> None:
-    from rich.table import Table
-
-    console = table_console()
-    table = Table("model", "set")
-    for column in ("sentences", "BLEU", "chrF", "BLEU norm.", "chrF norm.", "sentences/s"):
-        table.add_column(column, justify="right")
-    for label, result in results:
-        scores = (result.raw.bleu, result.raw.chrf, result.normalised.bleu, result.normalised.chrf)
-        speed = f"{result.sentences_per_second:.1f}"
-        table.add_row(label, result.set_name, str(result.sentences), *(f"{score:.2f}" for score in scores), speed)
-    console.print(table)
-    for name, signature in results[0][1].signatures.items():
-        console.print(f"{name}: {signature}", soft_wrap=True)
-    console.print("norm.: straight quotes and plain spaces on both sides; sentences/s are informational")
+    scores: list[SetScores] = []
+    signatures: dict[str, str] = {}
+    with stage("resampling") as say:
+        for number, (data, found) in enumerate(outputs.items(), 1):
+            say(f"resampling {data.title}, set {number} of {len(outputs)}")
+            scored, signatures = score_outputs(data, found, resamples)
+            scores += scored
+    names = {system.name for system in described}
+    others = dict.fromkeys(score.system for score in scores if score.system not in names)
+    return Evaluation(
+        producer=f"lite-export {version('lite-export')}",
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        signatures=signatures,
+        systems=(*described, *(System(name=name, form="recorded") for name in others)),
+        scores=tuple(scores),
+    )

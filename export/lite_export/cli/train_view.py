@@ -22,7 +22,7 @@ class View(Protocol):
     """What a run tells about itself."""
 
     def metrics(self, entry: Metrics) -> None:
-        """An update (it has a ``loss``) or a validation (it has a ``valid_nll``)."""
+        """Updates since the entry before (it has a ``loss``) or a validation (it has a ``valid_nll``)."""
 
     def say(self, line: str) -> None:
         """A line of its own: a stage of the preparation, the end of the run."""
@@ -42,24 +42,28 @@ def view_on(console: Console) -> Iterator[View]:
 
 
 class Smoothed:
-    """Means over the last updates, and the time left at the pace since the view began."""
+    """Means over the last 50 updates, and the time left at the pace since the view began."""
 
     def __init__(self) -> None:
-        self.losses: deque[float] = deque(maxlen=_SMOOTH)
-        self.speeds: deque[float] = deque(maxlen=_SMOOTH)
+        self.entries: deque[Metrics] = deque()
         self.began = time.monotonic()
         self.first: int | None = None
 
     def add(self, entry: Metrics) -> str:
-        """Count an update; loss, rate, speed and time left as text."""
-        self.losses.append(entry["loss"])
-        self.speeds.append(entry["tokens_per_second"])
+        """Count an entry; loss, rate, speed, utilisation where it is known, and time left as text."""
+        self.entries.append(entry)
+        while self.entries[0]["step"] <= entry["step"] - _SMOOTH:
+            self.entries.popleft()
         if self.first is None:
             self.first = entry["step"] - 1
         pace = (time.monotonic() - self.began) / (entry["step"] - self.first)
-        loss, speed = (sum(values) / len(values) for values in (self.losses, self.speeds))
         left = duration(pace * (entry["steps"] - entry["step"]))
-        return f"loss {loss:.3f}  rate {entry['rate']:.2e}  {speed:,.0f} tokens/s  {left} left"
+        used = f" ({self._mean('utilisation'):.0%} of peak)" if entry.get("utilisation") is not None else ""
+        speed = f"{self._mean('tokens_per_second'):,.0f} tokens/s{used}"
+        return f"loss {self._mean('loss'):.3f}  rate {entry['rate']:.2e}  {speed}  {left} left"
+
+    def _mean(self, name: str) -> float:
+        return sum(entry[name] for entry in self.entries) / len(self.entries)
 
 
 def validation_line(entry: Metrics) -> str:
@@ -78,18 +82,21 @@ def duration(seconds: float) -> str:
 
 
 class PlainView:
-    """A line every 50 updates: for logs, and for whoever reads them."""
+    """A line about every 50 updates: for logs, and for whoever reads them."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.smoothed = Smoothed()
+        self.seen = 0
 
     def metrics(self, entry: Metrics) -> None:
         if "loss" not in entry:
             self.say(validation_line(entry))
             return
         text = self.smoothed.add(entry)
-        if entry["step"] % _SMOOTH == 0 or entry["step"] == entry["steps"]:
+        before, self.seen = self.seen, entry["step"]
+        # Entries need not come at every update.
+        if before // _SMOOTH < entry["step"] // _SMOOTH or entry["step"] == entry["steps"]:
             self.say(f"update {entry['step']}/{entry['steps']}  epoch {entry['epoch']}  {text}")
 
     def say(self, line: str) -> None:

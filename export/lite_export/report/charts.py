@@ -1,4 +1,4 @@
-"""The report's charts, as Vega-Lite specifications that hold their data. Colours and fonts are the page's."""
+"""The latency report's charts."""
 
 from __future__ import annotations
 
@@ -9,23 +9,12 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from lite_export.report.drawing import Chart, Rows, colour, data, spec, tips
 from lite_export.report.inputs import Inputs, Series
 from lite_runtime.bench_result import Ratio
 from lite_runtime.bench_summary import later_steps
 
 _ECDF_POINTS = 80
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart with its name on the page, heading and explanation."""
-
-    name: str
-    title: str
-    text: str
-    spec: dict[str, Any]
-    emulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,13 +87,13 @@ def _latency(series: Sequence[Series]) -> dict[str, Any]:
         for name, estimate in one.summary.per_token:
             rows.append({"series": one.name, "percentile": name, **estimate.model_dump()})
     x = alt.X("value:Q", title="milliseconds", scale=alt.Scale(type="log", nice=False, padding=12))
-    base = alt.Chart(_data(rows)).encode(y=_rows_axis(series), color=_colour(series), tooltip=_tips(rows))
+    base = alt.Chart(data(rows)).encode(y=_rows_axis(series), color=_colour(series), tooltip=tips(rows))
     points = base.mark_point(filled=True, opacity=1).encode(
         x=x,
         size=alt.Size("percentile:N", legend=None, scale=alt.Scale(domain=["p50", "p90", "p99"], range=[130, 60, 30])),
     )
     intervals = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x=alt.X("low:Q", title="milliseconds"), x2="high:Q")
-    return _spec(intervals + points, 22 * len(series) + 20)
+    return spec(intervals + points, 22 * len(series) + 20)
 
 
 def _distribution(series: Sequence[Series]) -> dict[str, Any]:
@@ -117,16 +106,16 @@ def _distribution(series: Sequence[Series]) -> dict[str, Any]:
             for s, t in zip(shares, times, strict=True)
         ]
     chart = (
-        alt.Chart(_data(rows))
+        alt.Chart(data(rows))
         .mark_line(strokeWidth=2)
         .encode(
             x=alt.X("ms:Q", title="milliseconds a token", scale=alt.Scale(type="log", nice=False)),
             y=alt.Y("share:Q", title="share of tokens", axis=alt.Axis(format="%")),
             color=_colour(series),
-            tooltip=_tips(rows),
+            tooltip=tips(rows),
         )
     )
-    return _spec(chart, 260)
+    return spec(chart, 260)
 
 
 def _position(series: Sequence[Series]) -> dict[str, Any]:
@@ -138,11 +127,9 @@ def _position(series: Sequence[Series]) -> dict[str, Any]:
             {"series": one.name, "position": place, "ms": float(middle), "quickest tenth": float(low)}
             for place, (low, middle) in enumerate(times.T, 1)
         ]
-    base = alt.Chart(_data(rows)).encode(
-        x=alt.X("position:Q", title="token"), color=_colour(series), tooltip=_tips(rows)
-    )
+    base = alt.Chart(data(rows)).encode(x=alt.X("position:Q", title="token"), color=_colour(series), tooltip=tips(rows))
     band = base.mark_area(opacity=0.15).encode(y=alt.Y("ms:Q", title="milliseconds"), y2="quickest tenth:Q")
-    return _spec(band + base.mark_line(strokeWidth=2).encode(y="ms:Q"), 260)
+    return spec(band + base.mark_line(strokeWidth=2).encode(y="ms:Q"), 260)
 
 
 def _frontier(inputs: Inputs, series: Sequence[Series]) -> dict[str, Any]:
@@ -161,19 +148,19 @@ def _frontier(inputs: Inputs, series: Sequence[Series]) -> dict[str, Any]:
     for row in rows:
         row["best"] = not any(_beats(other, row) for other in rows)
         row["label"] = f"BLEU {row['BLEU']:.1f}" if row["best"] and row["BLEU"] is not None else ""
-    base = alt.Chart(_data(rows)).encode(
+    base = alt.Chart(data(rows)).encode(
         # Room above and beside the last point for its label.
         x=alt.X("ms:Q", title="milliseconds a token", scale=alt.Scale(domain=[0, 1.2 * max(r["ms"] for r in rows)])),
         y=alt.Y("MB:Q", title="megabytes", scale=alt.Scale(domain=[0, 1.2 * max(r["MB"] for r in rows)])),
         color=_colour(series),
-        tooltip=_tips(rows),
+        tooltip=tips(rows),
     )
     points = base.mark_point(size=140, strokeWidth=2, opacity=1).encode(
         fill=alt.condition(
             "datum.best", alt.Fill("series:N", sort=[one.name for one in series], legend=None), alt.value("transparent")
         )
     )
-    return _spec(points + base.mark_text(dy=-14, fontSize=11).encode(text="label:N"), 260)
+    return spec(points + base.mark_text(dy=-14, fontSize=11).encode(text="label:N"), 260)
 
 
 def _beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -191,16 +178,16 @@ def _repeatability(series: Sequence[Series]) -> dict[str, Any]:
         for block in one.blocks
     ]
     chart = (
-        alt.Chart(_data(rows))
+        alt.Chart(data(rows))
         .mark_line(point=True, strokeWidth=1)
         .encode(
             x=alt.X("block:Q", title="round", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("ms:Q", title="milliseconds a token", scale=alt.Scale(zero=True)),
             color=_colour(series),
-            tooltip=_tips(rows),
+            tooltip=tips(rows),
         )
     )
-    return _spec(chart, 220)
+    return spec(chart, 220)
 
 
 def _ratios(comparisons: Sequence[Comparison]) -> dict[str, Any]:
@@ -217,8 +204,8 @@ def _ratios(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     ]
     labels = list(dict.fromkeys(row["comparison"] for row in rows))
     # Names are long: written above their interval, as a phone is narrow.
-    base = alt.Chart(_data(rows)).encode(
-        y=alt.Y("comparison:N", axis=None, sort=labels, scale=alt.Scale(paddingInner=0.6)), tooltip=_tips(rows)
+    base = alt.Chart(data(rows)).encode(
+        y=alt.Y("comparison:N", axis=None, sort=labels, scale=alt.Scale(paddingInner=0.6)), tooltip=tips(rows)
     )
     colour = alt.Color(
         "verdict:N",
@@ -232,8 +219,8 @@ def _ratios(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     names_above = base.mark_text(align="left", dy=-15, fontSize=11, limit=600).encode(
         x=alt.value(2), text="comparison:N"
     )
-    one = alt.Chart(_data([{"x": 1}])).mark_rule(strokeDash=[4, 3], opacity=0.6).encode(x="x:Q")
-    return _spec(one + intervals + points + names_above, 44 * len(labels) + 24)
+    one = alt.Chart(data([{"x": 1}])).mark_rule(strokeDash=[4, 3], opacity=0.6).encode(x="x:Q")
+    return spec(one + intervals + points + names_above, 44 * len(labels) + 24)
 
 
 def verdict(ratio: Ratio) -> str:
@@ -244,31 +231,9 @@ def verdict(ratio: Ratio) -> str:
 
 
 def _colour(series: Iterable[Series]) -> alt.Color:
-    legend = alt.Legend(
-        title=None, orient="top", direction="vertical", labelLimit=600, columns=1, symbolOpacity=1, symbolSize=80
-    )
-    return alt.Color("series:N", sort=[one.name for one in series], legend=legend)
+    return colour(one.name for one in series)
 
 
 def _rows_axis(series: Iterable[Series]) -> alt.Y:
     # The legend has the names: an axis of long names would leave no room on a phone.
     return alt.Y("series:N", axis=None, sort=[one.name for one in series])
-
-
-def _data(rows: Rows) -> alt.Data:
-    return alt.Data(values=rows)
-
-
-def _tips(rows: Rows) -> list[alt.Tooltip]:
-    """All that a row holds."""
-    numbers = (int, float)
-    return [
-        alt.Tooltip(f"{name}:Q", format=".4~g") if isinstance(value, numbers) else alt.Tooltip(f"{name}:N")
-        for name, value in rows[0].items()
-    ]
-
-
-def _spec(chart: alt.Chart | alt.LayerChart, height: int) -> dict[str, Any]:
-    """As JSON, as wide as its place; without the theme and the address of the schema."""
-    spec = chart.properties(width="container", height=height, background="transparent").to_dict()
-    return {name: value for name, value in spec.items() if name not in ("$schema", "config")}

@@ -10,14 +10,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from lite_export.report.errors import ReportError
 from lite_runtime.bench_result import BenchResult, Block, Candidate, Summary, blocks_of, read_result
 from lite_runtime.ladder import FormatParity, ParityReport
 
 _BLEU = re.compile(r"BLEU (\d+\.\d+)")
-
-
-class ReportError(ValueError):
-    """A file cannot be reported on; the message names it."""
 
 
 @dataclass(frozen=True)

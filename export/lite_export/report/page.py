@@ -1,28 +1,17 @@
-"""One HTML file that needs nothing else: figures, charts, and the code that draws them.
-
-The page forbids itself every request (its Content-Security-Policy), so it shows the same on a plane.
-"""
+"""The latency report: devices, figures, charts, comparisons and parity on one page."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from importlib.resources import files
 from itertools import pairwise
 from typing import Any
 
-import altair
-import jinja2
-import vl_convert
-from markupsafe import Markup
-
 from lite_export.report.charts import Comparison, draw, verdict
-from lite_export.report.inputs import Inputs, ReportError, Run, Series
+from lite_export.report.inputs import Inputs, Run, Series
+from lite_export.report.rendering import render_page
 from lite_runtime.bench_result import BenchError, Ratio
 from lite_runtime.bench_summary import check_comparable, compare_stored
-from lite_runtime.latency_statistics import Estimate
 
 
 @dataclass(frozen=True)
@@ -44,10 +33,9 @@ def render(inputs: Inputs) -> str:
     series = inputs.series()
     differences = [_difference(before, after) for before, after in pairwise(inputs.runs)]
     charts = draw(inputs, _comparisons(inputs, differences))
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters.update(interval=_interval, when=_when, verdict=verdict)
-    template = environment.from_string(files(__package__).joinpath("template.html").read_text("utf8"))
-    return template.render(
+    return render_page(
+        "latency.html",
+        charts,
         runs=inputs.runs,
         series=series,
         charged=any(one.summary.charge_per_1000_tokens is not None for one in series),
@@ -55,11 +43,9 @@ def render(inputs: Inputs) -> str:
         notes=_notes(inputs, series),
         parities=inputs.parities,
         differences=differences,
-        charts=charts,
-        specs={chart.name: _script_json(chart.spec) for chart in charts},
-        vega=_vega() if charts else "",
         facts=_facts,
         conditions=_conditions,
+        verdict=verdict,
     )
 
 
@@ -128,31 +114,3 @@ def _conditions(run: Run) -> dict[str, str]:
     if charging:
         found["charger"] = "yes" if charging == {True} else "no" if charging == {False} else "part of the time"
     return found
-
-
-def _interval(estimate: Estimate, digits: int = 2) -> Markup:
-    """A figure with its interval."""
-    value, low, high = (f"{number:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
-    return Markup('{} <span class="interval">{}–{}</span>').format(value, low, high)
-
-
-def _when(text: str) -> str:
-    return datetime.fromisoformat(text).strftime("%d %B %Y, %H:%M UTC")
-
-
-def _script_json(spec: dict[str, Any]) -> Markup:
-    # Inside a script element nothing is escaped, so what could end it must not occur.
-    return Markup(json.dumps(spec, separators=(",", ":")).replace("<", "\\u003c"))
-
-
-def _vega() -> Markup:
-    """Vega, Vega-Lite and Vega-Embed as one script that loads nothing."""
-    version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    if version not in vl_convert.get_vegalite_versions():
-        raise ReportError(
-            f"altair {altair.__version__} writes Vega-Lite {version}, which the installed vl-convert cannot draw:"
-            " pip install --upgrade 'lite-export[report]'"
-        )
-    # Without a snippet it is the libraries themselves; the package's own stub does not know.
-    bundle = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]
-    return Markup(bundle.replace("</script", "<\\/script"))

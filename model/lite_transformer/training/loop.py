@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lite_transformer.checkpoint import TOKENIZER, load_weights, write_model
 from lite_transformer.config import ModelConfig
@@ -24,8 +26,10 @@ from lite_transformer.files import staged_folder
 from lite_transformer.model import LiteTransformer
 from lite_transformer.presets import preset
 from lite_transformer.training.allocator import keep_freed_memory
-from lite_transformer.training.batches import Batch, collate, epoch_batches
-from lite_transformer.training.corpus import CorpusError
+from lite_transformer.training.batches import collate, epoch_batches
+from lite_transformer.training.feed import Feed, Update
+from lite_transformer.training.meter import Meter, peak_flops
+from lite_transformer.training.objective import Objective, token_loss
 from lite_transformer.training.prepare import Prepared, Report, prepare
 from lite_transformer.training.recipe import Recipe, RecipeError
 from lite_transformer.training.schedule import learning_rate
@@ -34,6 +38,8 @@ from lite_transformer.training.store import RunStore, average
 Metrics = dict[str, Any]
 # (model, tokenizer file, sources, references) -> sacreBLEU; injected, for search lives outside this package.
 ScoreBleu = Callable[[LiteTransformer, Path, list[str], list[str]], float]
+# How long a process waits for the others: a run may be paused, and one process alone prepares the data.
+_PATIENCE = timedelta(days=1)
 
 
 class Interrupted(Exception):
@@ -52,7 +58,8 @@ def train(
 
     Args:
         data: folder the recipe's paths are relative to.
-        on_metrics: called after every update on the main process (live progress).
+        on_metrics: called on the main process every ``log_every`` updates, with means since the call before (live
+            progress), and after every validation.
         score_bleu: validation by translation, every ``bleu_every`` updates.
 
     Raises:
@@ -61,7 +68,9 @@ def train(
     """
     config = _model_config(recipe)
     keep_freed_memory()
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
+    waiting = InitProcessGroupKwargs(timeout=_PATIENCE)
+    # Half precision is the objective's own, so that the compiler sees it.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[waiting])
     with accelerator.main_process_first():
         prepared = prepare(recipe, data, work, report if accelerator.is_main_process else lambda _: None)
     return _Run(recipe, config, prepared, work, accelerator, on_metrics, score_bleu).run()
@@ -89,71 +98,70 @@ class _Run:
         self.progress = self.store.load_state(bare, bare_optimizer)
         if accelerator.is_main_process:
             self.store.trim_log(self.progress.step)
-        self.model: nn.Module
-        self.model, self.optimizer = accelerator.prepare(bare, bare_optimizer)
+        objective = Objective(bare, recipe.label_smoothing, recipe.precision)
+        if recipe.compile and accelerator.device.type == "cuda":
+            # In place: the model inside keeps its names, and runs as it is when it validates. On a CPU compiling takes
+            # longer than a small run.
+            objective.compile(dynamic=True)
+        self.objective: nn.Module
+        self.objective, self.optimizer = accelerator.prepare(objective, bare_optimizer)
+        half = recipe.precision == "bf16"
+        self.meter = Meter(bare, peak_flops(accelerator.device) if half else None)
         self.stop_asked = False
         self.saved_at = time.monotonic()
 
     def run(self) -> Path:
-        with _on_signals(self._ask_stop):
-            for batch in self._batches():
-                self._update(batch)
+        with _on_signals(self._ask_stop), closing(self._feed()) as updates:
+            self.meter.restart()
+            while not self._last():
+                self._update(next(updates))
                 self._after_update()
         return self._finish()
 
     def _ask_stop(self, _signal: int, _frame: FrameType | None) -> None:
         self.stop_asked = True
 
-    def _batches(self) -> Iterator[Batch]:
-        """This process's batches from where the run stands to its last update."""
-        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
-        repeats = [c.repeat for c in self.recipe.train]
-        tokens = self.recipe.batch_tokens // ranks
-        while not self._last():
-            rows = epoch_batches(self.prepared.corpora, repeats, self.progress.epoch, self.recipe.seed, tokens)
-            if len(rows) < ranks:
-                raise CorpusError(f"an epoch has {len(rows)} batches for {ranks} processes: lower batch_tokens")
-            while not self._last() and (last := (self.progress.batch + 1) * ranks) <= len(rows):
-                yield collate(rows[last - ranks + rank], self.prepared.corpora, self.config)
-            if not self._last():
-                self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+    def _feed(self) -> Generator[Update, None, None]:
+        accelerator, corpora = self.accelerator, self.prepared.corpora
+        pinned = accelerator.device.type == "cuda"
+        feed = Feed(self.recipe, self.config, corpora, accelerator.num_processes, accelerator.process_index, pinned)
+        return feed.updates(self.progress.epoch, self.progress.batch)
 
-    def _update(self, batch: Batch) -> None:
-        started = time.monotonic()
+    def _update(self, update: Update) -> None:
+        """One step of the optimizer. Nothing here waits for the device."""
         step, rank = self.progress.step, self.accelerator.process_index
         # Seeding each update makes dropout independent of where a run was resumed.
         torch.manual_seed((self.recipe.seed << 40) + (step << 8) + rank)
-        batch = batch.to(self.accelerator.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe.schedule, step)
-        self.model.train()
-        with self.accelerator.autocast():
-            logits = self.model(batch.source, batch.decoder_input)
-            loss = _loss(logits, batch, self.config.pad, self.recipe.label_smoothing)
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.objective.train()
+        loss = self._backward(update)
+        norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        tokens = int((batch.labels != self.config.pad).sum()) * self.accelerator.num_processes
-        elapsed = time.monotonic() - started
+        self.meter.add(loss, norm, update.source_tokens, update.target_tokens)
         self.progress.step += 1
-        self.progress.batch += 1
-        self.progress.target_tokens += tokens
-        self.progress.seconds += elapsed
-        if self.accelerator.is_main_process:
-            self.on_metrics(
-                {
-                    "step": self.progress.step,
-                    "steps": self.recipe.schedule.steps,
-                    "epoch": self.progress.epoch,
-                    "loss": loss.item(),
-                    "rate": self.optimizer.param_groups[0]["lr"],
-                    "norm": float(norm),
-                    "tokens_per_second": tokens / elapsed,
-                }
-            )
+        self.progress.epoch, self.progress.batch = update.epoch, update.number + 1
+        self.progress.target_tokens += update.target_tokens
+
+    def _backward(self, update: Update) -> Tensor:
+        """Gradients of the mean loss over all target tokens of the update's batches, which is returned."""
+        # Counted before the batches leave the CPU: on the device each count would be a wait.
+        counts = [int((batch.labels != self.config.pad).sum()) for batch in update.batches]
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, (batch, count) in enumerate(zip(update.batches, counts, strict=True), 1):
+            last = number == len(counts)
+            with nullcontext() if last else self.accelerator.no_sync(self.objective):
+                there = batch.to(self.accelerator.device)
+                loss = self.objective(there.source, there.decoder_input, there.labels) * (count / sum(counts))
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
 
     def _after_update(self) -> None:
+        if not self._meets():
+            return
+        self._report()
         step = self.progress.step
         if self.accelerator.is_main_process:
             if step % self.recipe.average_every == 0 or self._last():
@@ -161,10 +169,35 @@ class _Run:
             if step % self.recipe.validate_every == 0 or self._last():
                 self._validate()
         stop = self._agreed(self.stop_asked)
-        if stop or self._agreed(time.monotonic() - self.saved_at > self.recipe.save_minutes * 60):
+        if stop or self._agreed(self._save_due()):
             self._save()
         if stop:
             raise Interrupted(f"stopped after update {step}; the same command continues")
+        self.meter.restart()
+
+    def _meets(self) -> bool:
+        """Whether there is more to do than to go on; processes must all agree, so that time counts for one alone."""
+        recipe = self.recipe
+        every = (recipe.log_every, recipe.average_every, recipe.validate_every)
+        alone = self.accelerator.num_processes == 1 and (self.stop_asked or self._save_due())
+        return alone or self._last() or any(self.progress.step % n == 0 for n in every)
+
+    def _save_due(self) -> bool:
+        return time.monotonic() - self.saved_at > self.recipe.save_minutes * 60
+
+    def _report(self) -> None:
+        reading = self.meter.read()
+        self.progress.seconds += reading.seconds
+        if self.accelerator.is_main_process:
+            self.on_metrics(
+                {
+                    "step": self.progress.step,
+                    "steps": self.recipe.schedule.steps,
+                    "epoch": self.progress.epoch,
+                    "rate": self.optimizer.param_groups[0]["lr"],
+                    **dataclasses.asdict(reading),
+                }
+            )
 
     def _agreed(self, mine: bool) -> bool:
         """True on every process where it is true on one: all must stop at the same update."""
@@ -179,9 +212,9 @@ class _Run:
         self.saved_at = time.monotonic()
 
     def _bare(self) -> LiteTransformer:
-        model = self.accelerator.unwrap_model(self.model)
-        assert isinstance(model, LiteTransformer)
-        return model
+        objective = self.accelerator.unwrap_model(self.objective)
+        assert isinstance(objective, Objective)
+        return objective.model
 
     def _validate(self) -> None:
         model = self._bare().eval()
@@ -206,7 +239,7 @@ class _Run:
         for rows in epoch_batches(corpora, [1.0], 0, 0, self.recipe.batch_tokens):
             batch = collate(rows, corpora, self.config).to(self.accelerator.device)
             logits = model(batch.source, batch.decoder_input)
-            total += _loss(logits, batch, self.config.pad, 0.0, reduction="sum").item()
+            total += token_loss(logits, batch.labels, self.config.pad, reduction="sum").item()
             count += int((batch.labels != self.config.pad).sum())
         return total / max(count, 1)
 
@@ -237,16 +270,6 @@ def _model_config(recipe: Recipe) -> ModelConfig:
     vocab = recipe.tokenizer.vocab
     dropout = config.dropout if recipe.dropout is None else recipe.dropout
     return config.model_copy(update={"source_vocab": vocab, "target_vocab": vocab, "dropout": dropout})
-
-
-def _loss(logits: Tensor, batch: Batch, pad: int, smoothing: float, reduction: str = "mean") -> Tensor:
-    return F.cross_entropy(
-        logits.flatten(0, 1).float(),
-        batch.labels.flatten(),
-        ignore_index=pad,
-        label_smoothing=smoothing,
-        reduction=reduction,
-    )
 
 
 class _on_signals:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lite_transformer.config import Frozen
 
@@ -69,11 +69,17 @@ class Recipe(Frozen):
     cleaning: Cleaning = Cleaning()
     schedule: Schedule
     batch_tokens: int = Field(default=2048, description="padded target tokens a batch, all processes together")
+    accumulate: int = Field(default=1, ge=1, description="batches an update, where one large enough does not fit")
+    buckets: tuple[int, ...] = Field(
+        default=(), description="lengths to which batches are padded, for few shapes; () for each batch its own"
+    )
     label_smoothing: float = 0.1
     dropout: float | None = Field(default=None, ge=0, lt=1, description="instead of the preset's")
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     precision: Literal["no", "bf16"] = "no"
+    compile: bool = Field(default=False, description="compile the model on a GPU; a CPU runs it as it is")
+    log_every: int = Field(default=1, ge=1, description="updates between readings of the loss: a GPU waits at each")
     validate_every: int = 500
     bleu_every: int = Field(default=0, description="updates between validations by sacreBLEU; 0 for never")
     bleu_sentences: int = 200
@@ -90,6 +96,13 @@ class Recipe(Frozen):
             raise ValueError(f"corpus names must differ, without '/', none 'validation': {', '.join(names)}")
         return train
 
+    @model_validator(mode="after")
+    def _every_pair_has_a_bucket(self) -> Recipe:
+        longest = self.cleaning.max_tokens + 1
+        if self.buckets and (sorted(set(self.buckets)) != list(self.buckets) or self.buckets[-1] < longest):
+            raise ValueError(f"buckets must rise, and the last hold cleaning.max_tokens and eos, {longest}")
+        return self
+
 
 class RecipeError(ValueError):
     """The recipe file cannot be used; the message says which line to change."""
@@ -98,18 +111,44 @@ class RecipeError(ValueError):
 def load_recipe(path: Path) -> Recipe:
     """Read and validate a recipe.
 
+    A recipe that ``extends`` another, named relative to its own folder, says only what differs: its keys replace the
+    other's, and those of a mapping (``schedule``, ``tokenizer``) one by one. The other may not extend a third.
+
     Raises:
         RecipeError: no such file, not YAML, or a field is missing, unknown or out of range.
     """
+    own = _read(path)
+    if isinstance(own, dict) and "extends" in own:
+        own = _extended(path, own)
+    try:
+        return Recipe.model_validate(own)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        raise RecipeError(f"{path} is not a valid recipe:\n" + "\n".join(lines)) from None
+
+
+def _read(path: Path) -> Any:
     # Imported here: reading corpora, which needs this module's types, must not need the train extra.
     import yaml
 
     try:
-        return Recipe.model_validate(yaml.safe_load(path.read_text("utf8")))
+        return yaml.safe_load(path.read_text("utf8"))
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid YAML: {error}") from None
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise RecipeError(f"{path} is not a valid recipe:\n" + "\n".join(lines)) from None
+
+
+def _extended(path: Path, own: dict[str, Any]) -> dict[str, Any]:
+    """The recipe that ``own``, read from ``path``, extends, with its changes."""
+    name = own["extends"]
+    if not isinstance(name, str):
+        raise RecipeError(f"{path}: extends must be the name of one recipe file")
+    base = _read(path.parent / name)
+    if not isinstance(base, dict) or "extends" in base:
+        raise RecipeError(f"{path}: {name}, which it extends, must be a whole recipe of its own")
+    merged = {**base, **{key: value for key, value in own.items() if key != "extends"}}
+    for key, value in own.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merged[key] = {**base[key], **value}
+    return merged

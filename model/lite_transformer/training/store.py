@@ -58,7 +58,7 @@ class RunStore:
         path = self.state / "model.safetensors"
         load_weights(model, read_weights(path), str(path))
         try:
-            optimizer.load_state_dict(torch.load(self.state / "optimizer.pt", weights_only=True))
+            optimizer.load_state_dict(torch.load(self.state / "optimizer.pt", "cpu", weights_only=True))
             progress = Progress.model_validate_json((self.state / "progress.json").read_text())
         except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{self.state} is damaged ({error}); remove it to start again") from None
