@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 import lite_export
@@ -23,17 +24,23 @@ def kept_bundle(name: str, model: Path, recipes: Sequence[Recipe], folder: Path)
     # Imported here as it locks files the way Unix does.
     from phones.cache import built
 
-    inputs = [repr(recipes), sys.version, *map(version, _PACKAGES), *_files(model)]
+    inputs = [repr(recipes), sys.version, *map(version, _PACKAGES), *_model(model), *_exporter()]
     kept = built(name, inputs, lambda staging: write_bundle(model, staging / "bundle", recipes=recipes))
     shutil.copytree(kept / "bundle", folder)
     return open_bundle(folder)
 
 
-def _files(model: Path) -> Iterator[bytes | str]:
-    """The model, and the code that exports it: what stands directly in each package."""
-    for path in sorted(model.rglob("*")):
+def _model(folder: Path) -> Iterator[bytes | str]:
+    for path in sorted(folder.rglob("*")):
         if path.is_file():
-            yield from (path.relative_to(model).as_posix(), path.read_bytes())
-    for package in (lite_transformer, lite_export, lite_runtime):
-        for path in sorted(Path(package.__path__[0]).glob("*.py")):
-            yield from (path.name, path.read_bytes())
+            yield from (path.relative_to(folder).as_posix(), path.read_bytes())
+
+
+def _exporter() -> Iterator[bytes | str]:
+    """Every module of ours that an export may import."""
+    ours = (lite_transformer, lite_export, lite_runtime)
+    finder = ModuleFinder(path=[str(Path(package.__path__[0]).parent) for package in ours])
+    finder.import_hook(write_bundle.__module__)
+    for name, module in sorted(finder.modules.items()):
+        if module.__file__:
+            yield from (name, Path(module.__file__).read_bytes())

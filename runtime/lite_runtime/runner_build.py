@@ -1,8 +1,9 @@
 """Building the native runner from its sources: a folder that holds the program and every library it needs.
 
-1. find or fetch the runtimes' headers and libraries  2. hash them, the sources and the compiler: nothing is done twice
-3. configure, compile and install with CMake  4. for Linux on arm64, add the loader and the C and C++ libraries, so that
-the folder runs on a phone from ``adb shell``, which has none of them (experimental)  5. put the folder in its place
+1. find or fetch headers and libraries of the runtimes and of SentencePiece  2. hash them, the sources and the compiler:
+nothing is done twice  3. configure, compile and install with CMake  4. for Linux on arm64, add the loader and the C and
+C++ libraries, so that the folder runs on a phone from ``adb shell``, which has none of them (experimental)  5. put the
+folder in its place
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import platform
 import shutil
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lite_runtime.device import DeviceError
@@ -29,6 +31,7 @@ from lite_runtime.runner_downloads import (
     run_tool,
 )
 from lite_runtime.runner_folder import NOTE, RunnerFolder, RunnerNote, open_runner
+from lite_runtime.runner_sentencepiece import SentencePiece, find_sentencepiece
 
 TARGETS = ("linux-x86_64", "linux-arm64", "android-arm64")
 _ABIS = {"linux-x86_64": "x86_64", "linux-arm64": "arm64-v8a", "android-arm64": "arm64-v8a"}
@@ -54,11 +57,14 @@ def default_target() -> str:
     Raises:
         RunnerBuildError: there is none for it.
     """
-    if sys.platform == "linux" and platform.machine() == "x86_64":
-        return "linux-x86_64"
-    if sys.platform == "linux" and platform.machine() == "aarch64":
-        return "linux-arm64"
+    if target := _here():
+        return target
     raise RunnerBuildError(f"no runner for this computer: choose a target of {', '.join(TARGETS)}")
+
+
+def _here() -> str | None:
+    targets = {"x86_64": "linux-x86_64", "aarch64": "linux-arm64"}
+    return targets.get(platform.machine()) if sys.platform == "linux" else None
 
 
 def default_output(target: str) -> Path:
@@ -67,7 +73,11 @@ def default_output(target: str) -> Path:
 
 
 def build_runner(
-    target: str, output: Path, report: Report = lambda line: None, ndk: Path | None = None
+    target: str,
+    output: Path,
+    report: Report = lambda line: None,
+    ndk: Path | None = None,
+    sentencepiece: Path | None = None,
 ) -> RunnerFolder:
     """Build the native runner; what was built there from the same inputs is left as it is.
 
@@ -76,6 +86,8 @@ def build_runner(
         output: the folder to write; an earlier runner there is replaced, any other folder is not.
         report: told what is done now.
         ndk: Android's NDK; default: $ANDROID_NDK_HOME. For android-arm64 only.
+        sentencepiece: the folder whose ``include`` and ``lib`` have the target's SentencePiece; default: the one that
+            the runner there was built with, else this computer's for this computer. Without, it knows no text.
 
     Raises:
         RunnerBuildError: a tool, a package or the NDK is missing, or the build fails.
@@ -84,18 +96,30 @@ def build_runner(
         raise RunnerBuildError(f"unknown target {target}; there are: {', '.join(TARGETS)}")
     if output.exists() and not (output / NOTE).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise RunnerBuildError(f"{output} is there already, and no runner: choose another place")
-    parts = _parts(target, report, ndk)
+    there = _there(output)
+    before = Path(there.note.sentencepiece) if there and there.note.sentencepiece else None
+    text = find_sentencepiece(target, sentencepiece, before, here=target == _here())
+    parts = replace(_parts(target, report, ndk), sentencepiece=text)
     inputs = _digest(parts)
-    if there := _unchanged(output, inputs):
+    if there and there.note.inputs == inputs:
         report(f"{output} is up to date")
         return there
+    if text is None:
+        report("without text: no SentencePiece (apt install libsentencepiece-dev, or --sentencepiece FOLDER)")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".runner-", suffix=".partial") as temporary:
         staging = Path(temporary) / "runner"
         _compile(parts, Path(temporary) / "build", staging, report)
         for library in parts.system_libraries:
             shutil.copy(library, staging)
-        note = RunnerNote(target=target, abi=_ABIS[target], loader=parts.loader, formats=parts.formats, inputs=inputs)
+        note = RunnerNote(
+            target=target,
+            abi=_ABIS[target],
+            loader=parts.loader,
+            formats=parts.formats,
+            inputs=inputs,
+            sentencepiece=str(text.folder) if text else None,
+        )
         (staging / NOTE).write_text(note.model_dump_json(indent=1) + "\n", "utf8")
         if output.exists():
             output.rename(Path(temporary) / "before")
@@ -112,6 +136,7 @@ class _Parts:
         headers: ONNX Runtime's.
         onnxruntime: its library; None builds without it.
         executorch: the package's folder; None builds without it.
+        sentencepiece: None builds without it.
     """
 
     target: str
@@ -122,6 +147,7 @@ class _Parts:
     system_libraries: tuple[Path, ...] = ()
     loader: str | None = None
     ndk: Path | None = None
+    sentencepiece: SentencePiece | None = None
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -136,6 +162,10 @@ class _Parts:
             "ONNXRUNTIME_INCLUDE": self.headers,
             "ONNXRUNTIME_LIBRARY": self.onnxruntime,
             "EXECUTORCH_ROOT": self.executorch,
+            "LITE_SENTENCEPIECE": "ON" if self.sentencepiece else "OFF",
+            "SENTENCEPIECE_INCLUDE": self.sentencepiece.include if self.sentencepiece else None,
+            "SENTENCEPIECE_LIBRARY": self.sentencepiece.library if self.sentencepiece else None,
+            "Python3_EXECUTABLE": sys.executable,
         }
         return [f"-D{name}={value}" for name, value in values.items() if value is not None]
 
@@ -150,6 +180,9 @@ class _Parts:
             yield self.onnxruntime
         if self.executorch:
             yield from sorted((self.executorch / "lib").glob("*.so"))
+        if self.sentencepiece:
+            yield self.sentencepiece.include / "sentencepiece_processor.h"
+            yield self.sentencepiece.library
         yield from self.system_libraries
         if self.ndk:
             yield self.ndk / "source.properties"
@@ -246,7 +279,10 @@ def _system_library(compiler: str, name: str) -> Path:
 
 
 def _digest(parts: _Parts) -> str:
-    digest = hashlib.sha256(repr((parts.target, parts.formats, parts.loader)).encode())
+    # The note names SentencePiece's folder; the kinds of characters are this Python's.
+    folder = parts.sentencepiece.folder if parts.sentencepiece else None
+    words = (parts.target, parts.formats, parts.loader, unicodedata.unidata_version, str(folder))
+    digest = hashlib.sha256(repr(words).encode())
     if parts.compiler:
         digest.update(run_tool([parts.compiler, "--version"], Path.cwd()).encode())
     for path in parts.files():
@@ -254,12 +290,11 @@ def _digest(parts: _Parts) -> str:
     return digest.hexdigest()
 
 
-def _unchanged(output: Path, inputs: str) -> RunnerFolder | None:
+def _there(output: Path) -> RunnerFolder | None:
     try:
-        there = open_runner(output)
+        return open_runner(output)
     except DeviceError:
         return None
-    return there if there.note.inputs == inputs else None
 
 
 def _compile(parts: _Parts, build: Path, staging: Path, report: Report) -> None:

@@ -22,6 +22,7 @@ class RunnerNote(BaseModel):
         loader: the dynamic loader in the folder that starts the program; None where the system's own does.
         formats: the bundle formats it runs.
         inputs: SHA-256 of all it was built from.
+        sentencepiece: the folder of the SentencePiece it was built with; None knows token ids only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +32,12 @@ class RunnerNote(BaseModel):
     loader: str | None
     formats: tuple[str, ...]
     inputs: str
+    sentencepiece: str | None = None
+
+    @property
+    def text(self) -> bool:
+        """Whether it translates text."""
+        return self.sentencepiece is not None
 
 
 @dataclass(frozen=True)

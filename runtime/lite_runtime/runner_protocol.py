@@ -37,6 +37,22 @@ class Decode(Message):
     no_repeat_ngram: int = Field(default=0, ge=0)
 
 
+class Translate(Message):
+    """Translate whole texts, for a runner that was built with SentencePiece; what ``Translator`` makes of them.
+
+    None is the manifest's default. Lengths count target tokens of one sentence. Texts are divided into sentences, and
+    long sentences into parts that the graphs take.
+    """
+
+    kind: Literal["translate"] = "translate"
+    texts: tuple[str, ...]
+    beam: int | None = Field(default=None, ge=1)
+    length_penalty: float | None = None
+    no_repeat_ngram: int | None = Field(default=None, ge=0)
+    max_length: int | None = Field(default=None, ge=1)
+    min_length: int = Field(default=1, ge=0)
+
+
 class Replay(Message):
     """Replay the bundle's golden steps: feed its tokens, compare every logit and state tensor with what it holds."""
 
@@ -64,7 +80,7 @@ class RunnerRequest(Message):
     precision: str
     cache: Literal["explicit", "stateful"] = "explicit"
     threads: int = Field(default=1, ge=1)
-    task: Annotated[Decode | Replay | Measure, Field(discriminator="kind")]
+    task: Annotated[Decode | Translate | Replay | Measure, Field(discriminator="kind")]
 
 
 class Hypothesis(Message):
@@ -79,6 +95,34 @@ class Decoded(Message):
 
     kind: Literal["decode"] = "decode"
     hypotheses: tuple[Hypothesis, ...]
+
+
+class TranslatedSentence(Message):
+    """A sentence, the tokens the encoder read, and the best hypothesis; tokens end in eos.
+
+    One without a letter or digit is its own translation, without tokens, and scores 0.
+    """
+
+    source: str
+    source_tokens: tuple[int, ...]
+    text: str
+    tokens: tuple[int, ...]
+    score: float
+
+
+class TranslatedText(Message):
+    """A whole text. ``score`` is the mean of its sentences' scores, 0 where the model had nothing to do."""
+
+    text: str
+    score: float
+    sentences: tuple[TranslatedSentence, ...]
+
+
+class Translated(Message):
+    """Each text, in order."""
+
+    kind: Literal["translate"] = "translate"
+    texts: tuple[TranslatedText, ...]
 
 
 class Difference(Message):
@@ -122,4 +166,4 @@ class RunnerResult(Message):
     runtime: str
     abi: str
     peak_rss: int
-    result: Annotated[Decoded | Replayed | Measured, Field(discriminator="kind")]
+    result: Annotated[Decoded | Translated | Replayed | Measured, Field(discriminator="kind")]

@@ -32,7 +32,6 @@ class Encoded:
 
 
 @runtime_checkable
-@runtime_checkable
 class Tokenizer(Protocol):
     """One vocabulary. Implementations: SentencePiece (our models), fairseq BPE (imported ones)."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from lite_runtime.bundle import sha256_of
 from lite_runtime.manifest import FormatEntry
 from lite_runtime.runner_folder import RunnerFolder
-from lite_runtime.runner_protocol import Decode, Measure, Replay, RunnerRequest, RunnerResult
+from lite_runtime.runner_protocol import Decode, Measure, Replay, RunnerRequest, RunnerResult, Translate
 
 
 class Run:
@@ -20,7 +20,7 @@ class Run:
         self.runner, self.folder = runner, folder
         self.result = folder / "result.json"
 
-    def __call__(self, bundle: Path, entry: FormatEntry, task: Decode | Measure | Replay) -> RunnerResult:
+    def __call__(self, bundle: Path, entry: FormatEntry, task: Decode | Translate | Measure | Replay) -> RunnerResult:
         """The result of one run, which must succeed."""
         request = RunnerRequest(
             bundle=str(bundle), format=entry.format, precision=entry.precision, cache=entry.cache, task=task
@@ -34,8 +34,14 @@ class Run:
         """One process over any request, whatever comes of it."""
         path = self.folder / "request.json"
         path.write_text(request, "utf8")
+        return self.start_file(path, result, **options)
+
+    def start_file(self, path: Path, result: Path | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+        """One process over a request's file."""
         words = [*self.runner.command(str(self.runner.folder)), str(path), str(result or self.result)]
-        return subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=self.folder, **options)
+        # It quotes what it cannot read.
+        how = {"capture_output": True, "text": True, "errors": "replace", "timeout": 60}
+        return subprocess.run(words, cwd=self.folder, check=False, **how, **options)
 
     def refusal(self, request: str, result: Path | None = None) -> str:
         """What it says of a request it refuses, of which nothing is left."""

@@ -161,7 +161,7 @@ def test_the_command_line(runner_folder: RunnerFolder) -> None:
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert f"runner: {runner_folder.folder}" in done.output
-    assert f"({runner_folder.abi}), runs onnx and executorch" in done.output
+    assert f"({runner_folder.abi}), runs onnx and executorch, reads token ids" in done.output
     refused = CliRunner().invoke(app, ["build-runner", "--target", "windows"])
     assert refused.exit_code == 1
     assert "error: unknown target windows" in refused.output

@@ -11,6 +11,16 @@ using nlohmann::json;
 
 json of(const Hypothesis& one) { return {{"tokens", one.tokens}, {"score", one.score}}; }
 
+json of(const TranslatedSentence& one) {
+    return {{"source", one.source},
+            {"source_tokens", one.source_tokens},
+            {"text", one.text},
+            {"tokens", one.hypothesis.tokens},
+            {"score", one.hypothesis.score}};
+}
+
+json of(const TranslatedText& one);
+
 json of(const Difference& one) { return {{"step", one.step}, {"tensor", one.tensor}, {"largest", one.largest}}; }
 
 json of(const Timing& one) { return {{"encode", one.encode}, {"steps", one.steps}, {"sentence", one.sentence}}; }
@@ -22,7 +32,13 @@ json list_of(const std::vector<Part>& parts) {
     return list;
 }
 
+json of(const TranslatedText& one) {
+    return {{"text", one.text}, {"score", one.score}, {"sentences", list_of(one.sentences)}};
+}
+
 json of(const Decoded& result) { return {{"kind", "decode"}, {"hypotheses", list_of(result.hypotheses)}}; }
+
+json of(const Translated& result) { return {{"kind", "translate"}, {"texts", list_of(result.texts)}}; }
 
 json of(const Replayed& result) { return {{"kind", "replay"}, {"differences", list_of(result.differences)}}; }
 

@@ -9,11 +9,16 @@
 #include "measure.h"
 #include "replay.h"
 #include "search.h"
+#include "translation.h"
 
 namespace lite {
 
 struct Decoded {
     std::vector<Hypothesis> hypotheses;
+};
+
+struct Translated {
+    std::vector<TranslatedText> texts;
 };
 
 struct Replayed {
@@ -25,11 +30,13 @@ struct Measured {
     std::vector<Timing> timings;
 };
 
+using Result = std::variant<Decoded, Translated, Replayed, Measured>;
+
 struct Answer {
     std::string runtime;
     std::string abi;
     int64_t peak_rss;
-    std::variant<Decoded, Replayed, Measured> result;
+    Result result;
 };
 
 /// As JSON, which has no infinity: it is null.

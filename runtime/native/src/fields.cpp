@@ -7,7 +7,8 @@
 
 namespace lite {
 
-using nlohmann::json;
+// In the order of the file: a text's replacements have one.
+using json = nlohmann::ordered_json;
 
 Fields::Fields(const json& object, std::string where) : object_(&object), where_(std::move(where)) {
     if (!object.is_object()) throw Refusal(where_ + " is no JSON object");
@@ -42,6 +43,15 @@ std::vector<int64_t> Fields::integers(const std::string& key) { return whole_num
 std::vector<std::vector<int64_t>> Fields::integer_lists(const std::string& key) {
     std::vector<std::vector<int64_t>> result;
     for (const json& part : list(key)) result.push_back(whole_numbers(part, key));
+    return result;
+}
+
+std::vector<std::string> Fields::texts(const std::string& key) {
+    std::vector<std::string> result;
+    for (const json& value : list(key)) {
+        if (!value.is_string()) refuse(key, "holds what is no string");
+        result.push_back(value.get<std::string>());
+    }
     return result;
 }
 

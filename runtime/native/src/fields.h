@@ -14,7 +14,7 @@ namespace lite {
 /// One object of a document, which must outlive it; `where` is its place, for messages. Methods throw Refusal.
 class Fields {
 public:
-    Fields(const nlohmann::json& object, std::string where);
+    Fields(const nlohmann::ordered_json& object, std::string where);
 
     std::string text(const std::string& key);
     bool truth(const std::string& key);
@@ -22,6 +22,7 @@ public:
     double number(const std::string& key);
     std::vector<int64_t> integers(const std::string& key);
     std::vector<std::vector<int64_t>> integer_lists(const std::string& key);
+    std::vector<std::string> texts(const std::string& key);
     Fields object(const std::string& key);
     std::vector<Fields> objects(const std::string& key);
 
@@ -31,7 +32,7 @@ public:
     /// Whether it is there and not null.
     bool has(const std::string& key);
 
-    /// All keys there are.
+    /// All keys there are, in their order.
     std::vector<std::string> keys() const;
 
     /// Refuse keys that were not asked for.
@@ -47,11 +48,11 @@ public:
     }
 
 private:
-    const nlohmann::json& required(const std::string& key);
-    const nlohmann::json& list(const std::string& key);
-    std::vector<int64_t> whole_numbers(const nlohmann::json& list, const std::string& key) const;
+    const nlohmann::ordered_json& required(const std::string& key);
+    const nlohmann::ordered_json& list(const std::string& key);
+    std::vector<int64_t> whole_numbers(const nlohmann::ordered_json& list, const std::string& key) const;
 
-    const nlohmann::json* object_;
+    const nlohmann::ordered_json* object_;
     std::string where_;
     std::set<std::string> known_;
 };
@@ -72,7 +73,7 @@ public:
 
 private:
     std::string where_;
-    std::unique_ptr<nlohmann::json> content_;
+    std::unique_ptr<nlohmann::ordered_json> content_;
 };
 
 }  // namespace lite

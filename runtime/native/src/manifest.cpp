@@ -63,6 +63,26 @@ FormatEntry read_format(Fields fields) {
     return entry;
 }
 
+Decoding read_decoding(Fields fields) {
+    const auto at_least = [&fields](int64_t least, const std::string& key) {
+        const int64_t value = fields.integer(key);
+        if (value < least || value > INT32_MAX) fields.refuse(key, "is out of range: " + std::to_string(value));
+        return value;
+    };
+    return {at_least(1, "beam"), fields.number("length_penalty"), fields.number("max_length_ratio"),
+            fields.integer("max_length_extra"), at_least(0, "no_repeat_ngram")};
+}
+
+TextRules read_text(Fields fields) {
+    TextRules rules{inside(fields, "tokenizer"), {}};
+    Fields replacements = fields.object("replacements");
+    for (const std::string& old : replacements.keys()) {
+        if (old.empty()) fields.refuse("replacements", "replace nothing by something: export the bundle again");
+        rules.replacements.emplace_back(old, replacements.text(old));
+    }
+    return rules;
+}
+
 std::string name(const FormatEntry& entry) { return entry.format + " " + entry.precision + " " + entry.cache; }
 
 }  // namespace
@@ -79,6 +99,24 @@ const FormatEntry& Manifest::format(const Request& request) const {
                   "; it has: " + (there.empty() ? "nothing" : there));
 }
 
+const FileEntry& Manifest::listed(const std::string& path) const {
+    for (const FileEntry& file : files) {
+        if (file.path == path) return file;
+    }
+    throw Refusal("the manifest uses " + path + " but does not list it among its files: export the bundle again");
+}
+
+void Manifest::check_limits(const std::vector<int64_t>& source, int64_t target) const {
+    if (static_cast<int64_t>(source.size()) > max_source) {
+        throw Refusal("a source has " + std::to_string(source.size()) + " tokens, the bundle takes " +
+                      std::to_string(max_source) + ": use shorter sentences");
+    }
+    if (target > max_target) {
+        throw Refusal(std::to_string(target) + " target tokens are asked for, eos included, the bundle takes " +
+                      std::to_string(max_target) + ": ask for fewer");
+    }
+}
+
 Manifest read_manifest(const std::string& folder) {
     if (!std::filesystem::is_directory(folder)) throw Refusal("no bundle at " + folder + ": no such folder");
     const std::string path = folder + "/manifest.json";
@@ -90,9 +128,12 @@ Manifest read_manifest(const std::string& folder) {
     }
     Fields tokens = fields.object("tokens"), limits = fields.object("limits"), golden = fields.object("golden");
     Manifest manifest{folder,
-                      {tokens.integer("pad"), tokens.integer("eos"), tokens.integer("start")},
+                      fields.integer("vocabulary"),
+                      {tokens.integer("pad"), tokens.integer("eos"), tokens.integer("unk"), tokens.integer("start")},
                       limits.integer("max_source"),
                       limits.integer("max_target"),
+                      read_decoding(fields.object("decoding")),
+                      read_text(fields.object("text")),
                       read_files(fields),
                       inside(golden, "steps"),
                       {}};

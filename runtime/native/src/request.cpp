@@ -30,6 +30,20 @@ Decode read_decode(Fields& fields) {
     return decode;
 }
 
+Translate read_translate(Fields& fields) {
+    const auto maybe = [&fields](int64_t least, const std::string& key) {
+        return fields.has(key) ? std::optional<int64_t>(at_least(least, fields, key)) : std::nullopt;
+    };
+    Translate translate;
+    translate.texts = fields.texts("texts");
+    translate.beam = maybe(1, "beam");
+    translate.length_penalty = fields.maybe("length_penalty", &Fields::number);
+    translate.no_repeat_ngram = maybe(0, "no_repeat_ngram");
+    translate.max_length = maybe(1, "max_length");
+    translate.min_length = at_least(0, fields, "min_length", 1);
+    return translate;
+}
+
 Measure read_measure(Fields& fields) {
     Measure measure;
     measure.sources = fields.integer_lists("sources");
@@ -42,15 +56,17 @@ Measure read_measure(Fields& fields) {
     return measure;
 }
 
-std::variant<Decode, Replay, Measure> read_task(Fields fields) {
+Task read_task(Fields fields) {
     const std::string kind = fields.text("kind");
-    std::variant<Decode, Replay, Measure> task = Replay{};
+    Task task = Replay{};
     if (kind == "decode") {
         task = read_decode(fields);
+    } else if (kind == "translate") {
+        task = read_translate(fields);
     } else if (kind == "measure") {
         task = read_measure(fields);
     } else if (kind != "replay") {
-        fields.refuse("kind", "is " + kind + "; there are: decode, replay, measure");
+        fields.refuse("kind", "is " + kind + "; there are: decode, translate, replay, measure");
     }
     fields.no_others();
     return task;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -23,6 +24,16 @@ struct Decode {
     int64_t no_repeat_ngram;
 };
 
+/// Translate texts; what is absent is as the manifest says.
+struct Translate {
+    std::vector<std::string> texts;
+    std::optional<int64_t> beam;
+    std::optional<double> length_penalty;
+    std::optional<int64_t> no_repeat_ngram;
+    std::optional<int64_t> max_length;
+    int64_t min_length;
+};
+
 /// Compare with the bundle's golden steps.
 struct Replay {};
 
@@ -33,13 +44,15 @@ struct Measure {
     int64_t warm_up;
 };
 
+using Task = std::variant<Decode, Translate, Replay, Measure>;
+
 struct Request {
     std::string bundle;
     std::string format;
     std::string precision;
     std::string cache;
     int threads;
-    std::variant<Decode, Replay, Measure> task;
+    Task task;
 };
 
 /// Read a request. Throws Refusal: unreadable, another version, or a field that is missing, unknown or out of range.

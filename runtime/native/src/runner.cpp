@@ -4,6 +4,9 @@
 #include "manifest.h"
 #include "process.h"
 #include "refusal.h"
+#ifdef LITE_SENTENCEPIECE
+#include "translator.h"
+#endif
 
 namespace lite {
 namespace {
@@ -14,8 +17,8 @@ public:
     Runner(const Manifest& manifest, const FormatEntry& entry, int threads)
         : manifest_(manifest), entry_(entry), threads_(threads) {}
 
-    std::variant<Decoded, Replayed, Measured> operator()(const Decode& task) {
-        for (const Sentence& sentence : task.sentences) check(sentence.source, sentence.max_length + 1);
+    Result operator()(const Decode& task) {
+        for (const Sentence& sentence : task.sentences) manifest_.check_limits(sentence.source, sentence.max_length + 1);
         const auto session = load();
         Decoded decoded;
         for (const Sentence& sentence : task.sentences) {
@@ -29,14 +32,27 @@ public:
         return decoded;
     }
 
-    std::variant<Decoded, Replayed, Measured> operator()(const Replay&) {
+    Result operator()([[maybe_unused]] const Translate& task) {
+#ifdef LITE_SENTENCEPIECE
+        const Translator translator(manifest_, task);
+        const auto session = load();
+        Translated translated;
+        for (const std::string& text : task.texts) translated.texts.push_back(translator.translate(*session, text));
+        return translated;
+#else
+        throw Refusal("this runner was built without SentencePiece and knows token ids only: lite-export build-runner "
+                      "where libsentencepiece-dev is installed, or with --sentencepiece FOLDER");
+#endif
+    }
+
+    Result operator()(const Replay&) {
         check_files(manifest_, manifest_.files);
         const auto session = load();
         return Replayed{replay(*session, manifest_, entry_.state)};
     }
 
-    std::variant<Decoded, Replayed, Measured> operator()(const Measure& task) {
-        for (const auto& source : task.sources) check(source, task.tokens);
+    Result operator()(const Measure& task) {
+        for (const auto& source : task.sources) manifest_.check_limits(source, task.tokens);
         const auto session = load();
         return Measured{load_, measure(*session, manifest_.tokens, task)};
     }
@@ -48,18 +64,6 @@ private:
         auto session = open_session(manifest_.folder, entry_, threads_);
         load_ = stopwatch.milliseconds();
         return session;
-    }
-
-    /// Beyond its limits a graph may read memory that is not its own.
-    void check(const std::vector<int64_t>& source, int64_t target) const {
-        if (static_cast<int64_t>(source.size()) > manifest_.max_source) {
-            throw Refusal("a source has " + std::to_string(source.size()) + " tokens, the bundle takes " +
-                          std::to_string(manifest_.max_source) + ": use shorter sentences");
-        }
-        if (target > manifest_.max_target) {
-            throw Refusal(std::to_string(target) + " target tokens are asked for, eos included, the bundle takes " +
-                          std::to_string(manifest_.max_target) + ": ask for fewer");
-        }
     }
 
     const Manifest& manifest_;
