@@ -1,6 +1,6 @@
 """The shipped model's parity on an ARM processor, as commands print it; the latency it prints is qemu's, no phone's.
 
-    sudo python benchmarks/emulated_phone.py [--cpu cortex-a76] [--precision int8] [--sentences 20]
+    sudo python benchmarks/emulated_phone.py [--cpu cortex-a76] [--precision int8] [--sentences 50]
 
 Starts the test phone of tests/phones (AOSP's adbd over an arm64 userland under qemu-user; Debian 12, root, and the
 packages that .ci/run lists), and runs ``lite-export parity`` and ``lite-export bench`` on it through adb. ``--cpu`` is
@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", choices=ARM_CPUS, default="cortex-a76")
     parser.add_argument("--precision", default="int8")
-    parser.add_argument("--sentences", type=int, default=20)
+    parser.add_argument("--sentences", type=int, default=50)
     args = parser.parse_args()
     if reason := lacking_arm64():
         sys.exit(reason)
