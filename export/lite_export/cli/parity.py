@@ -55,7 +55,12 @@ def parity(
     format_name: Annotated[str | None, typer.Option("--format", help="Only this format.", show_default=False)] = None,
     precision: Annotated[str | None, typer.Option(help="Only this precision.", show_default=False)] = None,
     sentences: Annotated[
-        int | None, typer.Option(min=1, help="Use only the first so many golden sentences.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            help="Use only the first so many golden sentences. Of few, int8's share of tokens may fail by chance.",
+            show_default=False,
+        ),
     ] = None,
     test_set: Annotated[
         Path | None,
