@@ -164,7 +164,7 @@ class _Parts:
             "EXECUTORCH_ROOT": self.executorch,
             "LITE_SENTENCEPIECE": "ON" if self.sentencepiece else "OFF",
             "SENTENCEPIECE_INCLUDE": self.sentencepiece.include if self.sentencepiece else None,
-            "SENTENCEPIECE_LIBRARY": self.sentencepiece.library if self.sentencepiece else None,
+            "SENTENCEPIECE_LIBRARY": self.sentencepiece.linked if self.sentencepiece else None,
             "Python3_EXECUTABLE": sys.executable,
         }
         return [f"-D{name}={value}" for name, value in values.items() if value is not None]
@@ -182,7 +182,7 @@ class _Parts:
             yield from sorted((self.executorch / "lib").glob("*.so"))
         if self.sentencepiece:
             yield self.sentencepiece.include / "sentencepiece_processor.h"
-            yield self.sentencepiece.library
+            yield self.sentencepiece.linked
         yield from self.system_libraries
         if self.ndk:
             yield self.ndk / "source.properties"

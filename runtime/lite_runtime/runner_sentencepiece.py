@@ -18,11 +18,11 @@ _TRIPLETS = {
 
 @dataclass(frozen=True)
 class SentencePiece:
-    """One target's SentencePiece: the folder it was found in, that of its header, and its library."""
+    """One target's SentencePiece: the folder it was found in, that of its header, and the library to link."""
 
     folder: Path
     include: Path
-    library: Path
+    linked: Path
 
 
 def find_sentencepiece(target: str, named: Path | None, before: Path | None, *, here: bool) -> SentencePiece | None:

@@ -38,7 +38,7 @@ def named(installed: SentencePiece) -> Path:
     (folder / "include").mkdir(parents=True, exist_ok=True)
     (folder / "lib").mkdir(exist_ok=True)
     shutil.copy(installed.include / "sentencepiece_processor.h", folder / "include")
-    shutil.copy(installed.library, folder / "lib" / "libsentencepiece.so.0")
+    shutil.copy(installed.linked, folder / "lib" / "libsentencepiece.so.0")
     (folder / "front.cpp").touch()
     options = ["-shared", "-fPIC", "-Wl,--no-as-needed", "-Wl,-soname,libfront.so.7", "-Wl,--build-id=none"]
     libraries = ["front.cpp", "lib/libsentencepiece.so.0", "-o", "lib/libsentencepiece.so"]
@@ -111,7 +111,7 @@ def test_of_several_the_target_s(tmp_path: Path) -> None:
     libraries = {
         target: find_sentencepiece(target, tmp_path, None, here=False) for target in runner_sentencepiece._TRIPLETS
     }
-    assert {target: found and found.library for target, found in libraries.items()} == {
+    assert {target: found and found.linked for target, found in libraries.items()} == {
         "linux-x86_64": common,
         "linux-arm64": arm64,
         "android-arm64": common,
