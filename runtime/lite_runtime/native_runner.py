@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,14 +43,14 @@ class NativeRunner:
                 link.symlink_to((bundle.folder / path).resolve())
             self.device.push(Path(temporary), place)
 
-    def run(self, request: RunnerRequest, timeout: float) -> RunnerResult:
-        """One process over one request; it is killed after ``timeout`` seconds."""
+    def run(self, request: RunnerRequest, timeout: float, environment: Mapping[str, str] | None = None) -> RunnerResult:
+        """One process over one request, with these variables; it is killed after ``timeout`` seconds."""
         with TemporaryDirectory() as temporary:
             local, answer = Path(temporary) / "request.json", Path(temporary) / "result.json"
             local.write_text(request.model_dump_json(), "utf8")
             self.device.remove("result.json")
             self.device.push(local, "request.json")
-            done = self.device.run([*self._command, "request.json", "result.json"], timeout)
+            done = self.device.run([*self._command, "request.json", "result.json"], timeout, environment)
             if failure := done.failure():
                 what = "refuses" if done.exit_code == _REFUSED else "failed on"
                 form = f"{request.format} {request.precision} {request.cache}"
