@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Test processes: two where tests that measure still find a core for themselves.
+WORKERS ?= 2
 READY = $(VENV)/.ready
 MODEL = export/lite_export/shipped/en-fr
 BUNDLE = bundles/phone-en-fr
@@ -17,7 +19,7 @@ demo: $(READY)
 	@echo "the bundle for the apps: $(CURDIR)/$(BUNDLE)"
 
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

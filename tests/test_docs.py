@@ -16,7 +16,8 @@ from lite_runtime.bench_result import BenchResult
 from lite_runtime.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/data.md", "export/lite_export/shipped/en-fr/README.md"]
+SHIPPED = "export/lite_export/shipped"
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/data.md", f"{SHIPPED}/en-fr/README.md", f"{SHIPPED}/fr-en/README.md"]
 
 
 @pytest.mark.parametrize(

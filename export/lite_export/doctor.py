@@ -59,13 +59,16 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at the machine, the packages, the extras, the shipped model and adb."""
+    """Look at the machine, the packages, the extras, the shipped models and adb."""
+    from lite_export.loading import shipped_model, shipped_names
+
+    models = (model_works(f"shipped {name}", shipped_model(name)) for name in shipped_names())
     names = sorted({*chain.from_iterable(extras().values()), *_OTHER_PACKAGES})
     extra_checks = (_extra(name, needed) for name, needed in extras().items() if name)
     return Diagnosis(
         machine=machine(),
         packages={name: version(name) for name in names},
-        checks=(required_packages(), model_works(), *extra_checks, adb()),
+        checks=(required_packages(), *models, *extra_checks, adb()),
     )
 
 
@@ -141,20 +144,20 @@ def required_packages() -> Check:
     return Check("packages", "ok", "all required packages are installed", True)
 
 
-def model_works(folder: Path | None = None) -> Check:
-    """Whether a model (the shipped one where None) is intact: it loads, and translates a sentence to something."""
+def model_works(name: str, folder: Path) -> Check:
+    """Whether a model is intact: it loads, and translates a sentence to something."""
     from lite_export.loading import load_translator
 
     if version("torch") is None:
         fix = f"pip install '{DISTRIBUTION}[torch]'"
-        return Check("shipped model", "absent", f"not checked: it needs PyTorch ({fix})")
+        return Check(name, "absent", f"not checked: it needs PyTorch ({fix})")
     try:
         output = load_translator(folder).translate([_SENTENCE])[0].text
     except (ValueError, OSError, RuntimeError) as error:
-        return Check("shipped model", "broken", f"{error}; reinstall {DISTRIBUTION}", True)
+        return Check(name, "broken", f"{error}; reinstall {DISTRIBUTION}", True)
     if not output.strip():
-        return Check("shipped model", "broken", f"translates to nothing; reinstall {DISTRIBUTION}", True)
-    return Check("shipped model", "ok", f"{_SENTENCE} -> {output}", True)
+        return Check(name, "broken", f"translates to nothing; reinstall {DISTRIBUTION}", True)
+    return Check(name, "ok", f"{_SENTENCE} -> {output}", True)
 
 
 def _extra(name: str, needed: tuple[str, ...]) -> Check:

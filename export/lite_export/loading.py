@@ -25,6 +25,7 @@ SENTENCES = "sentences.txt"
 _SENTENCES = 50
 # Its own small test set, SOURCE<TAB>TARGET, on which exported files must keep their BLEU.
 TEST_SET = "test.tsv"
+_SHIPPED = Path(__file__).parent / "shipped"
 # Our training text has none of these: what a user types is brought to what the model has seen.
 REPLACEMENTS = {"’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " ", "\u00ad": ""}
 
@@ -40,16 +41,21 @@ class ModelCard(Card):
     text: Text = Text()
 
 
-def shipped_model() -> Path:
-    """Folder of the En-Fr model that comes with this package.
+def shipped_model(name: str = "en-fr") -> Path:
+    """Folder of a model that comes with this package; see ``shipped_names``.
 
     Raises:
         ModelError: it is not there.
     """
-    folder = Path(__file__).parent / "shipped" / "en-fr"
+    folder = _SHIPPED / name
     if not (folder / CONFIG).is_file():
         raise ModelError(f"the shipped model is missing from {folder}; reinstall lite-export")
     return folder
+
+
+def shipped_names() -> list[str]:
+    """Names of the models that come with this package: their languages, as in ``en-fr``."""
+    return sorted(config.parent.name for config in _SHIPPED.glob(f"*/{CONFIG}"))
 
 
 def is_bundle(path: Path) -> bool:
@@ -59,7 +65,10 @@ def is_bundle(path: Path) -> bool:
         ModelError: it is neither.
     """
     if not path.exists():
-        raise ModelError(f"no model at {path}: name a model folder or a bundle with --model")
+        names = ", ".join(shipped_names())
+        raise ModelError(
+            f"no model at {path}: name a model folder, a bundle, or a shipped model ({names}) with --model"
+        )
     if (path / MANIFEST).is_file():
         return True
     if not (path / CONFIG).is_file():

@@ -24,13 +24,15 @@ def test_this_installation_is_healthy() -> None:
     assert found["healthy"]
     assert found["packages"]["torch"] == version("torch")
     statuses = {check["name"]: check["status"] for check in found["checks"]}
-    assert statuses["shipped model"] == statuses["packages"] == statuses["extra onnx"] == "ok"
+    assert (
+        statuses["shipped en-fr"] == statuses["shipped fr-en"] == statuses["packages"] == statuses["extra onnx"] == "ok"
+    )
 
 
 def test_a_truncated_shipped_model_is_found(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
     os.truncate(broken / "model.safetensors", 1000)
-    monkeypatch.setattr(lite_export.loading, "shipped_model", lambda: broken)
+    monkeypatch.setattr(lite_export.loading, "shipped_model", lambda _name: broken)
     result = runner.invoke(app, ["doctor"])
     assert result.exit_code == 1
     assert "broken" in result.stdout
@@ -38,11 +40,11 @@ def test_a_truncated_shipped_model_is_found(tiny_folder: Path, tmp_path: Path, m
 
 
 def test_a_model_that_loads_and_translates_is_ok(tiny_folder: Path) -> None:
-    assert model_works(tiny_folder).status == "ok"
+    assert model_works("mine", tiny_folder).status == "ok"
 
 
 def test_a_missing_model_names_the_fix(tmp_path: Path) -> None:
-    check = model_works(tmp_path / "none")
+    check = model_works("mine", tmp_path / "none")
     assert check.status == "broken"
     assert "reinstall" in check.detail
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from lite_export.cli.console import bar
-from lite_export.cli.options import MODEL_HELP, BatchSize, Threads, examples
+from lite_export.cli.options import MODEL_HELP, BatchSize, Threads, examples, model_option
 
 EXAMPLES = examples(
     "lite-export distill --model runs/teacher/final --corpus data/train.tsv.xz -o data/distilled/train.tsv.xz",
@@ -18,7 +18,7 @@ EXAMPLES = examples(
 
 
 def distill(
-    model: Annotated[Path, typer.Option("--model", "-m", help=f"The teacher. {MODEL_HELP}", show_default=False)],
+    model: Annotated[Path, model_option(f"The teacher. {MODEL_HELP}")],
     corpus: Annotated[Path, typer.Option(help="SOURCE<TAB>TARGET lines: .tsv, .gz or .xz.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .tsv.xz.", show_default=False)],
     beam: Annotated[int, typer.Option(min=1, help="Beam width, 1 for greedy.")] = 4,

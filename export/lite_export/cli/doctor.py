@@ -18,7 +18,7 @@ EXAMPLES = examples("lite-export doctor", "lite-export doctor --json")
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check the installation: packages, extras, the shipped model, adb.
+    """Check the installation: packages, extras, the shipped models, adb.
 
     Ends with exit code 1 when something required is broken.
     """

@@ -16,7 +16,7 @@ import typer
 from lite_export.cli.console import bar, stage
 from lite_export.cli.errors import InputError
 from lite_export.cli.lines import output_stream
-from lite_export.cli.options import MODEL_HELP, BatchSize, Beam, Threads, examples
+from lite_export.cli.options import DEFAULT_MODEL_HELP, BatchSize, Beam, Threads, examples, model_option
 
 if TYPE_CHECKING:
     from lite_export.cli.evaluate_store import Store
@@ -44,9 +44,7 @@ class Split(str, Enum):
 
 
 def evaluate(
-    model: Annotated[
-        list[Path] | None, typer.Option("--model", "-m", help=MODEL_HELP + " May be repeated.", show_default=False)
-    ] = None,
+    model: Annotated[list[Path] | None, model_option(f"{DEFAULT_MODEL_HELP} May be repeated.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder with mt/SOURCE-TARGET/test.*.tsv.xz.", show_default=False)
     ] = None,

@@ -9,7 +9,7 @@ import typer
 
 from lite_export.cli.console import stage, table_console
 from lite_export.cli.lines import chunks
-from lite_export.cli.options import examples
+from lite_export.cli.options import examples, model_path
 
 if TYPE_CHECKING:
     from lite_runtime.manifest import Manifest
@@ -20,13 +20,20 @@ EXAMPLES = examples(
     "lite-export export --to onnx,coreml,executorch --precision fp32,int8",
     "lite-export export --precision int8 --extras text,ort",
     "lite-export export --to executorch --precision int8 --cache explicit,stateful",
+    "lite-export export fr-en --precision int8",
     "lite-export export runs/phone/final --sentences my-sentences.txt",
 )
 
 
 def export(
     model: Annotated[
-        Path | None, typer.Argument(help="A model folder; default: the shipped En-Fr model.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="A model folder, or a shipped model: en-fr, fr-en. Default: en-fr.",
+            parser=model_path,
+            metavar="<path|name>",
+            show_default=False,
+        ),
     ] = None,
     output: Annotated[
         Path | None,

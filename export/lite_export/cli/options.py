@@ -6,10 +6,26 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import OptionInfo
 
-MODEL_HELP = "A model folder (PyTorch) or an exported bundle (ONNX Runtime); default: the shipped En-Fr model."
+MODEL_HELP = "A model folder (PyTorch), an exported bundle (ONNX Runtime), or a shipped model: en-fr, fr-en."
+DEFAULT_MODEL_HELP = f"{MODEL_HELP} Default: en-fr."
 
-Model = Annotated[Path | None, typer.Option("--model", "-m", help=MODEL_HELP, show_default=False)]
+
+def model_path(value: str) -> Path:
+    """What a user calls a model: a path, or the name of a shipped one where there is no such path."""
+    from lite_export.loading import shipped_model, shipped_names
+
+    path = Path(value)
+    return shipped_model(value) if not path.exists() and value in shipped_names() else path
+
+
+def model_option(text: str) -> OptionInfo:
+    """``--model``, with its help."""
+    return typer.Option("--model", "-m", help=text, parser=model_path, metavar="<path|name>", show_default=False)
+
+
+Model = Annotated[Path | None, model_option(DEFAULT_MODEL_HELP)]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all.", show_default=False)]
 Beam = Annotated[
     int | None, typer.Option(min=1, help="Beam width, 1 for greedy; default: the model's.", show_default=False)

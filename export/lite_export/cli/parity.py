@@ -14,7 +14,7 @@ import typer
 from lite_export.cli.console import bar, stage, table_console
 from lite_export.cli.errors import InputError
 from lite_export.cli.lines import output_stream
-from lite_export.cli.options import examples
+from lite_export.cli.options import examples, model_option
 from lite_export.cli.parity_device import climb_on_device
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def parity(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", "-m", help="The model folder it came from; default: the shipped.", show_default=False),
+        model_option("The model folder it came from, or a shipped model; default: the shipped of its languages."),
     ] = None,
     against: Annotated[
         Path | None, typer.Option(help="Compare with this bundle instead of PyTorch.", show_default=False)
@@ -106,11 +106,11 @@ def parity(
         raise InputError("--device compares with the recorded steps: leave out --model, --against and --test-set")
     if recorded and test_set:
         raise InputError("--recorded holds no scores: leave out --test-set, or compare with PyTorch")
-    from lite_export.loading import TEST_SET, shipped_model
+    from lite_export.loading import TEST_SET
     from lite_runtime.ladder import Climb
 
-    folder = model or shipped_model()
-    with _opened(bundle, folder) as opened:
+    with _opened(bundle, model) as opened:
+        folder = model or origin(opened)
         entries = _entries(opened, format_name, precision)
         if device is not None:
             report = climb_on_device(opened, entries, device, runner, sentences, timeout)
@@ -139,19 +139,28 @@ def parity(
 
 
 @contextmanager
-def _opened(bundle: Path | None, model: Path) -> Iterator[Bundle]:
+def _opened(bundle: Path | None, model: Path | None) -> Iterator[Bundle]:
     from lite_runtime.bundle import open_bundle
 
     if bundle is not None:
         yield open_bundle(bundle)
         return
     from lite_export.bundle_writer import write_bundle
+    from lite_export.loading import shipped_model
 
     with TemporaryDirectory() as temporary:
         target = Path(temporary) / "bundle"
         with stage("no bundle given: exporting the model to a temporary folder") as report:
-            write_bundle(model, target, report=report)
+            write_bundle(model or shipped_model(), target, report=report)
         yield open_bundle(target)
+
+
+def origin(bundle: Bundle) -> Path:
+    """The shipped model of a bundle's languages; of others, the default, which the weights will not match."""
+    from lite_export.loading import shipped_model, shipped_names
+
+    languages = f"{bundle.manifest.card.source_language}-{bundle.manifest.card.target_language}"
+    return shipped_model(languages) if languages in shipped_names() else shipped_model()
 
 
 def _other(path: Path | None) -> Bundle | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     'lite-export translate "Where is the station?"',
+    'lite-export translate --model fr-en "Où est la gare ?"',
     "lite-export translate --input article.en --output article.fr",
     "cat article.en | lite-export translate --beam 1 > article.fr",
     'lite-export translate "Good morning." --nbest 3 --json',
