@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Test processes: two where tests that measure still find a core for themselves.
+# Test processes; those tests that compare times run after them, alone.
 WORKERS ?= 2
 READY = $(VENV)/.ready
 MODEL = export/lite_export/shipped/en-fr
@@ -19,7 +19,8 @@ demo: $(READY)
 	@echo "the bundle for the apps: $(CURDIR)/$(BUNDLE)"
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not measures"
+	$(BIN)/python -m pytest -m measures
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from lite_runtime.manifest import Part
 from lite_runtime.quality import CorpusScores
+from lite_runtime.result_files import read_result_file
 
 
 class EvaluationError(ValueError):
@@ -102,19 +102,7 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         EvaluationError: it is none, damaged, or of another version.
     """
-    try:
-        content: Any = json.loads(path.read_text("utf8"))
-    except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path} is no JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("kind") != "evaluation":
-        raise EvaluationError(f"{path} is no result of lite-export evaluate --json")
-    if content.get("schema_version") != 1:
-        raise EvaluationError(f"{path} has schema {content.get('schema_version')}, this version reads 1: repeat it")
-    try:
-        evaluation = Evaluation.model_validate_json(json.dumps(content))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise EvaluationError(f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    evaluation = read_result_file(path, Evaluation, "evaluation", "lite-export evaluate --json", EvaluationError)
     unknown = {score.system for score in evaluation.scores} - {system.name for system in evaluation.systems}
     if unknown:
         raise EvaluationError(f"{path} is damaged: it has scores of {min(unknown)}, which is none of its systems")

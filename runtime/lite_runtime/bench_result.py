@@ -6,16 +6,16 @@ the process on the device. One file tells of one device.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from lite_runtime.device import Condition, DeviceFacts
 from lite_runtime.latency_statistics import Distribution, Estimate, RatioEstimate
 from lite_runtime.manifest import Part
+from lite_runtime.result_files import read_result_file
 
 Metric = Literal["encode", "per_token"]
 
@@ -189,16 +189,4 @@ def read_result(path: Path) -> BenchResult:
     Raises:
         BenchError: it is none, damaged, or of another version.
     """
-    try:
-        content: Any = json.loads(path.read_text("utf8"))
-    except (ValueError, RecursionError) as error:
-        raise BenchError(f"{path} is no JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("kind") != "bench":
-        raise BenchError(f"{path} is no result of lite-export bench")
-    if content.get("schema_version") != 1:
-        raise BenchError(f"{path} has schema {content.get('schema_version')}, this version reads 1: measure again")
-    try:
-        return BenchResult.model_validate_json(json.dumps(content))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BenchError(f"{path} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return read_result_file(path, BenchResult, "bench", "lite-export bench", BenchError)

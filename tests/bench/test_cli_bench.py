@@ -19,6 +19,7 @@ from devices.phone_fixtures import PhoneMaker
 from lite_export.cli import app
 from lite_runtime.bench_result import read_result
 
+pytestmark = pytest.mark.measures
 QUICK = ["--tokens", "12", "--sentences", "3", "--blocks", "8"]
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +44,7 @@ def slow_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.OPERATIONS = 200
+    module.OPERATIONS = 1000
     return module.slow_down(tiny_bundle, tmp_path / "slow", 160)
 
 

@@ -256,6 +256,7 @@ def test_android_serial_chooses_as_for_adb(attach: PhoneMaker, monkeypatch: pyte
     assert find_device(f"adb:{first.serial}").name == f"adb:{first.serial}"
 
 
+@pytest.mark.measures
 def test_five_phones_work_at_once(attach: PhoneMaker, tmp_path: Path) -> None:
     phones = [attach(model=f"Phone_{number}") for number in range(5)]
     adb = Adb()
