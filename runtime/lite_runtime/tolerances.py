@@ -33,7 +33,7 @@ class Tolerance:
 TOLERANCES: dict[str, Tolerance] = {
     "fp32": Tolerance(
         tensors=1e-4,
-        layers=1e-4,
+        layers=4e-4,
         score=5e-5,
         tokens=0.0,
         hypotheses=0.0,
