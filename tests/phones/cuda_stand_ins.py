@@ -1,4 +1,4 @@
-"""Stand-ins for CUDA's libraries: torch's arm64 wheel does not load without them, and on a CPU nothing calls them.
+"""Stand-ins for CUDA's libraries: torch's arm64 wheel does not load without them, and a CPU computes nothing with them.
 
 ExecuTorch's Python binding takes torch's tensors, and torch's only wheel for Linux on arm64 is linked with CUDA.
 """
