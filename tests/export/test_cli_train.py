@@ -111,6 +111,7 @@ def test_ctrl_c_saves_and_the_same_command_continues(tmp_path: Path) -> None:
         ({"schedule": {"steps": 0}}, "schedule.steps"),
         ({"colour": "red"}, "colour"),
         ({"train": [{"name": "own", "path": "none.tsv"}]}, "no data file"),
+        ({"start": "none"}, "no model at none: name a model folder, a bundle, or a shipped model (en-fr, fr-en)"),
     ],
 )
 def test_a_recipe_that_cannot_run(tmp_path: Path, changes: dict[str, object], words: str) -> None:
@@ -119,6 +120,23 @@ def test_a_recipe_that_cannot_run(tmp_path: Path, changes: dict[str, object], wo
     assert result.exit_code == 1
     assert words in result.stderr
     assert not (tmp_path / "run" / "final").exists()
+
+
+def test_a_run_that_starts_from_the_shipped_model(tmp_path: Path) -> None:
+    recipe, output = write_recipe(tmp_path, start="en-fr", bleu_every=0), tmp_path / "run"
+    result = runner.invoke(app, ["train", str(recipe), "--data", str(tmp_path), "--output", str(output)])
+    assert result.exit_code == 0, result.output
+    assert "tokenizer: 8000 pieces" in result.stdout
+    tokenizers = [(folder / "tokenizer.model").read_bytes() for folder in (output / "final", shipped_model())]
+    assert tokenizers[0] == tokenizers[1]
+
+
+def test_a_bundle_is_nothing_to_start_from(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_text("{}")
+    recipe = write_recipe(tmp_path, start=str(tmp_path / "bundle"))
+    result = runner.invoke(app, ["train", str(recipe), "--data", str(tmp_path), "--output", str(tmp_path / "run")])
+    assert (result.exit_code, "start from the model folder it was made of" in result.stderr) == (1, True)
 
 
 def test_no_recipe_and_damaged_state(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from lite_transformer.training.recipe import Recipe, RecipeError
 from lite_transformer.training.schedule import learning_rate
 from lite_transformer.training.store import Progress
 from reference_models import tiny_config
+from tiny_models import shipped_model
 
 NOUNS = ["dog", "cat", "bird", "house", "tree", "river", "stone", "friend", "window", "garden", "letter", "song"]
 VERBS = ["sees", "likes", "finds", "hears", "paints", "loses"]
@@ -262,6 +263,52 @@ def test_runs_that_cannot_begin(
 ) -> None:
     with pytest.raises(error, match=message):
         run(data, tmp_path / "run", recipe(**changed))
+
+
+def test_a_run_that_starts_from_a_model(data: Path, whole: Path, tmp_path: Path) -> None:
+    """It goes on from what the model knows, with its tokenizer, whatever the recipe's own would be."""
+    changed = {"start": str(whole / "final"), "preset": "unused", "tokenizer": {"vocab": 30}, "dropout": 0.0}
+    slow = {"kind": "inverse_sqrt", "peak": 1e-9, "warmup": 1, "steps": 2}
+    run(data, tmp_path / "still", recipe(**changed, schedule=slow, validate_every=2))
+    assert log(tmp_path / "still")[0]["valid_nll"] == pytest.approx(log(whole)[-1]["valid_nll"], abs=0.2)
+    before, after = (load_file(folder / "final/model.safetensors") for folder in (whole, tmp_path / "still"))
+    assert set(before) == set(after)
+    assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)
+    assert (tmp_path / "still/final/tokenizer.model").read_bytes() == (whole / "final/tokenizer.model").read_bytes()
+    assert load_model(tmp_path / "still/final").config.dropout == 0.0
+
+    fast = {"kind": "inverse_sqrt", "peak": 0.005, "warmup": 2, "steps": 10}
+    run(data, tmp_path / "more", recipe(**changed, schedule=fast))
+    assert log(tmp_path / "more")[-1]["valid_nll"] < log(whole)[-1]["valid_nll"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "garbage", "other"])
+def test_a_start_without_its_tokenizer(data: Path, whole: Path, tmp_path: Path, damage: str) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(whole / "final", start)
+    (start / "tokenizer.model").unlink()
+    if damage == "garbage":
+        (start / "tokenizer.model").write_bytes(b"no model")
+    elif damage == "other":
+        shutil.copy(shipped_model() / "tokenizer.model", start)
+    message = {"gone": "no tokenizer.model", "garbage": "no SentencePiece model", "other": "8000 pieces"}[damage]
+    with pytest.raises(CheckpointError, match=message):
+        run(data, tmp_path / "run", recipe(start=str(start)))
+    assert not (tmp_path / "run/data").exists()
+
+
+def test_an_interrupted_run_from_a_model_goes_on(data: Path, whole: Path, tmp_path: Path) -> None:
+    chosen = recipe(start=str(whole / "final"), schedule={"peak": 0.005, "warmup": 2, "steps": 10})
+    run(data, tmp_path / "whole", chosen)
+
+    def stop(entry: dict[str, Any]) -> None:
+        if entry["step"] == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run(data, tmp_path / "cut", chosen, stop)
+    run(data, tmp_path / "cut", chosen)
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "progress.json"])

@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
 
-from lite_transformer.checkpoint import TOKENIZER, load_weights, write_model
+from lite_transformer.checkpoint import TOKENIZER, load_config, load_model, load_weights, write_model
 from lite_transformer.config import ModelConfig
 from lite_transformer.files import staged_folder
 from lite_transformer.model import LiteTransformer
@@ -91,7 +91,7 @@ class _Run:
         self.on_metrics, self.score_bleu = on_metrics, score_bleu
         self.store = RunStore(work)
         torch.manual_seed(recipe.seed)
-        bare = LiteTransformer(self.config)
+        bare = _new_model(recipe, self.config)
         bare_optimizer = torch.optim.AdamW(
             bare.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
         )
@@ -257,19 +257,35 @@ class _Run:
         return final
 
 
+def _new_model(recipe: Recipe, config: ModelConfig) -> LiteTransformer:
+    """With the recipe's seed, or the weights of the model it starts from."""
+    model = LiteTransformer(config)
+    if recipe.start:
+        model.load_state_dict(load_model(Path(recipe.start)).state_dict())
+    return model
+
+
 def _model_config(recipe: Recipe) -> ModelConfig:
+    config, origin = _origin(recipe)
+    if config.encoder is None:
+        raise RecipeError(f"{origin} is a language model: this training is for pairs of sentences")
+    longest = min(config.max_source, config.max_target) - 1
+    if recipe.cleaning.max_tokens > longest:
+        raise RecipeError(f"cleaning.max_tokens must be at most {longest} for {origin}")
+    dropout = config.dropout if recipe.dropout is None else recipe.dropout
+    return config.model_copy(update={"dropout": dropout})
+
+
+def _origin(recipe: Recipe) -> tuple[ModelConfig, str]:
+    """The recipe's model, its dropout apart, and what to call it."""
+    if recipe.start:
+        return load_config(Path(recipe.start)), recipe.start
     try:
         config = preset(recipe.preset).config
     except KeyError as error:
         raise RecipeError(str(error.args[0])) from None
-    if config.encoder is None:
-        raise RecipeError(f"{recipe.preset} is a language model: this training is for pairs of sentences")
-    longest = min(config.max_source, config.max_target) - 1
-    if recipe.cleaning.max_tokens > longest:
-        raise RecipeError(f"cleaning.max_tokens must be at most {longest} for the preset {recipe.preset}")
     vocab = recipe.tokenizer.vocab
-    dropout = config.dropout if recipe.dropout is None else recipe.dropout
-    return config.model_copy(update={"source_vocab": vocab, "target_vocab": vocab, "dropout": dropout})
+    return config.model_copy(update={"source_vocab": vocab, "target_vocab": vocab}), f"the preset {recipe.preset}"
 
 
 class _on_signals:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
+from lite_transformer.checkpoint import TOKENIZER, CheckpointError, load_config
 from lite_transformer.training.corpus import CorpusError, Pair, clean, held_out, read_corpus
 from lite_transformer.training.recipe import Corpus, Recipe, TokenizerRecipe
 
@@ -63,6 +64,7 @@ def prepare(recipe: Recipe, data: Path, work: Path, report: Report = print) -> P
 
     Raises:
         CorpusError: a file is missing or damaged, or there is too little text for the tokenizer.
+        CheckpointError: the model that the recipe starts from has no usable tokenizer.
     """
     folder = work / "data"
     key = _key(recipe, data)
@@ -76,7 +78,7 @@ def prepare(recipe: Recipe, data: Path, work: Path, report: Report = print) -> P
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
     return Prepared(
-        tokenizer=folder / "tokenizer.model",
+        tokenizer=folder / TOKENIZER,
         corpora=tuple(_load(folder / f"{c.name}.npz") for c in recipe.train),
         validation=_load(folder / "validation.npz"),
         validation_text=tuple(read_corpus(data, recipe.validation)),
@@ -88,11 +90,14 @@ def _key(recipe: Recipe, data: Path) -> dict[str, object]:
     files = [*(c.path for c in recipe.train), recipe.validation.path, *recipe.held_out]
     sizes = {name: (data / name).stat().st_size for name in files if (data / name).exists()}
     chosen = recipe.model_dump(mode="json", include={"seed", "tokenizer", "cleaning", "held_out"})
-    return {
+    key = {
         **chosen,
         "files": sizes,
         "corpora": [[c.name, c.path, *(["reverse"] if c.reverse else [])] for c in recipe.train],
     }
+    if recipe.start:
+        key["tokenizer"] = hashlib.sha256(_start_tokenizer(Path(recipe.start))).hexdigest()
+    return key
 
 
 def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
@@ -105,8 +110,7 @@ def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
         report(f"cleaning {corpus.name} ({number}/{count})")
         texts.append(list(clean(read_corpus(data, corpus), recipe.cleaning, forbidden)))
         report(f"{corpus.name}: {len(texts[-1]):,} pairs after cleaning")
-    report(f"training the tokenizer on up to {recipe.tokenizer.sentences:,} sentences")
-    tokenizer = train_tokenizer(texts, recipe.tokenizer, folder / "tokenizer.model", recipe.seed)
+    tokenizer = _tokenizer(recipe, texts, folder / TOKENIZER, report)
     report(f"tokenizer: {tokenizer.get_piece_size()} pieces")
     for number, (corpus, pairs) in enumerate(zip(recipe.train, texts, strict=True), 1):
         report(f"encoding {corpus.name} ({number}/{count})")
@@ -114,6 +118,33 @@ def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
         _save(folder / f"{corpus.name}.npz", _encode(marked, tokenizer, recipe.cleaning.max_tokens))
     validation = list(read_corpus(data, recipe.validation))
     _save(folder / "validation.npz", _encode(validation, tokenizer, recipe.cleaning.max_tokens))
+
+
+def _tokenizer(
+    recipe: Recipe, texts: Sequence[Sequence[Pair]], path: Path, report: Report
+) -> sentencepiece.SentencePieceProcessor:
+    """The one of the model that the recipe starts from, or a new one; written to ``path``."""
+    if recipe.start is None:
+        report(f"training the tokenizer on up to {recipe.tokenizer.sentences:,} sentences")
+        return train_tokenizer(texts, recipe.tokenizer, path, recipe.seed)
+    start = Path(recipe.start)
+    path.write_bytes(content := _start_tokenizer(start))
+    try:
+        tokenizer = sentencepiece.SentencePieceProcessor(model_proto=content)
+    except RuntimeError as error:
+        raise CheckpointError(f"{start / TOKENIZER} is no SentencePiece model ({error}); copy it again") from None
+    pieces, config = tokenizer.get_piece_size(), load_config(start)
+    if not pieces == config.source_vocab == config.target_vocab:
+        wanted = f"{config.source_vocab} and {config.target_vocab}"
+        raise CheckpointError(f"{start / TOKENIZER} has {pieces} pieces, its model wants {wanted}; copy both again")
+    return tokenizer
+
+
+def _start_tokenizer(start: Path) -> bytes:
+    try:
+        return (start / TOKENIZER).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"a run cannot start from {start}: no {TOKENIZER} ({error.strerror})") from None
 
 
 def train_tokenizer(

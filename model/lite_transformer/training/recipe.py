@@ -55,10 +55,16 @@ class Schedule(Frozen):
 
 
 class Recipe(Frozen):
-    """A whole run: data, tokenizer, model, optimisation, validation."""
+    """A whole run: data, tokenizer, model, optimisation, validation.
+
+    With ``start``, which is relative to the working directory, ``preset`` and ``tokenizer`` have no effect.
+    """
 
     name: str
     preset: str = "phone"
+    start: str | None = Field(
+        default=None, description="a trained model, by path or name: the run begins with its weights and its tokenizer"
+    )
     source_language: str
     target_language: str
     seed: int = 1
