@@ -50,6 +50,18 @@ def direction_of(path: Path) -> str | None:
     return f"{card.source_language}-{card.target_language}"
 
 
+def systems_of(name: str, path: Path, beams: Sequence[int | None]) -> list[System]:
+    """A model as one system for each beam width it searches with; None is its own default.
+
+    Raises:
+        ModelError, BundleError, CheckpointError: it cannot be read.
+    """
+    distinct = list(dict.fromkeys(beams))
+    if len(distinct) == 1:
+        return [describe(name, path, distinct[0])]
+    return [describe(f"{name}, {'greedy' if beam == 1 else f'beam {beam}'}", path, beam) for beam in distinct]
+
+
 def describe(name: str, path: Path, beam: int | None) -> System:
     """A model as an evaluation records it.
 

@@ -166,6 +166,25 @@ def test_pytorch_and_bundle_score_alike(data: Path, tiny_folder: Path, tiny_bund
     assert len(list(saved.glob("*.txt"))) == 4
 
 
+def test_every_beam_is_a_system(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    report, saved = tmp_path / "scores.json", tmp_path / "hypotheses"
+    named = f"mine={data}/mt/en-fr/test.plain.tsv"
+    arguments = ["evaluate", "--model", str(tiny_folder), "--set", named, *QUICK, "--json", str(report)]
+    result = runner.invoke(app, [*arguments, "--beam", "3", "--beam", "1", "--beam", "3", "--save", str(saved)])
+    assert result.exit_code == 0, result.stderr
+    evaluation = read_evaluation(report)
+    assert [(s.name, s.beam) for s in evaluation.systems] == [
+        ("model (PyTorch), beam 3", 3),
+        ("model (PyTorch), greedy", 1),
+    ]
+    assert [s.against for s in evaluation.scores] == [None, "model (PyTorch), beam 3"]
+    translator, sources = load_translator(tiny_folder), [source for source, _ in PAIRS]
+    for width, name in ((3, "beam-3"), (1, "greedy")):
+        found = translator.translate(sources, TranslateOptions(beam=width))
+        lines = (saved / f"en-fr.mine.model-PyTorch-{name}.txt").read_text("utf8").splitlines()
+        assert lines == [t.text for t in found]
+
+
 def test_named_sets_and_limit(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
     named = f"mine={data}/mt/en-fr/test.plain.tsv"
     report = tmp_path / "scores.json"

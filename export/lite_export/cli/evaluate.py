@@ -16,7 +16,7 @@ import typer
 from lite_export.cli.console import bar, stage
 from lite_export.cli.errors import InputError
 from lite_export.cli.lines import output_stream
-from lite_export.cli.options import DEFAULT_MODEL_HELP, BatchSize, Beam, Threads, examples, model_option
+from lite_export.cli.options import DEFAULT_MODEL_HELP, BatchSize, Threads, examples, model_option
 
 if TYPE_CHECKING:
     from lite_export.cli.evaluate_store import Store
@@ -32,6 +32,7 @@ EXAMPLES = examples(
     "lite-export evaluate --set tatoeba=test.tatoebaA.tsv.xz --limit 200 --beam 1",
     "lite-export evaluate --data data --split all --peers data/peers --save hypotheses --json scores.json",
     "lite-export evaluate --model runs/phone/final --set news=news.tsv --system theirs=their-news.txt",
+    "lite-export evaluate --model runs/teacher/final --model runs/student/final --data data --beam 4 --beam 1",
 )
 
 
@@ -66,7 +67,14 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of recorded translations, SOURCE-TARGET.SET.SYSTEM.txt[.xz].", show_default=False),
     ] = None,
-    beam: Beam = None,
+    beam: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Beam width, 1 for greedy; default: the model's. May be repeated: each is a system.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pairs of each set.")] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of intervals and tests.")] = 1000,
     batch_size: BatchSize = 32,
@@ -86,22 +94,22 @@ def evaluate(
         raise typer.BadParameter("name the test sets: --data DIR or --set NAME=FILE")
     from lite_export.cli.evaluate_store import Store
     from lite_export.cli.evaluate_view import print_scores
-    from lite_export.evaluate_models import describe, named_models
+    from lite_export.evaluate_models import named_models, systems_of
     from lite_export.loading import shipped_model
 
     # Everything is read before the first sentence is translated: a wrong path shows at once.
     models = named_models(model or [shipped_model()])
     splits = ("test", "dev") if split is Split.all else (split.value,)
     chosen = {name: _sets(path, data, splits, sets or [], limit) for name, path in models.items()}
-    described = [describe(name, path, beam) for name, path in models.items()]
+    runs = [(system, name) for name, path in models.items() for system in systems_of(name, path, beam or [None])]
+    described = [system for system, _ in runs]
     recorded = _recorded(list(dict.fromkeys(one for found in chosen.values() for one in found)), systems or [], peers)
-    _check_names(models, recorded)
+    _check_names(described, recorded)
     store = Store(save) if save else None
 
     outputs: Outputs = {}
-    for system in described:
-        path = models[system.name]
-        for one, output in _translate(system, path, chosen[system.name], beam, batch_size, threads, store):
+    for system, name in runs:
+        for one, output in _translate(system, models[name], chosen[name], batch_size, threads, store):
             outputs.setdefault(one, []).append(output)
     for one, output in recorded:
         outputs[one].append(output)
@@ -142,8 +150,8 @@ def _recorded(sets: Sequence[EvaluationSet], systems: Sequence[str], peers: Path
     return [*(named_output(entry, sets) for entry in systems), *(find_peers(peers, sets) if peers else ())]
 
 
-def _check_names(models: dict[str, Path], recorded: Sequence[Recorded]) -> None:
-    taken = {(one.title, name) for name in models for one, _ in recorded}
+def _check_names(described: Sequence[System], recorded: Sequence[Recorded]) -> None:
+    taken = {(one.title, system.name) for system in described for one, _ in recorded}
     for one, output in recorded:
         if (one.title, output.system) in taken:
             raise InputError(f"two systems are called {output.system} on {one.title}: rename one file or --system")
@@ -154,7 +162,6 @@ def _translate(
     system: System,
     path: Path,
     sets: Sequence[EvaluationSet],
-    beam: int | None,
     batch_size: int,
     threads: int | None,
     store: Store | None,
@@ -173,7 +180,9 @@ def _translate(
         how = "reused"
         if output is None:
             with bar(f"{system.name} {data.title}", len(data.sources)) as advance:
-                output = translate_set(translator, system.name, data, TranslateOptions(beam=beam), batch_size, advance)
+                output = translate_set(
+                    translator, system.name, data, TranslateOptions(beam=system.beam), batch_size, advance
+                )
             if store:
                 store.keep(system, origin, data, output)
             how = f"{output.seconds:.0f} s"
