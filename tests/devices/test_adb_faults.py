@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from devices.adb_daemon import Faults
@@ -292,4 +292,6 @@ def test_a_server_is_started_where_there_is_none(
         assert Adb().devices() == ()
     finally:
         # A server that has just begun may hang when it is asked to end.
-        subprocess.run(["pkill", "-KILL", "-f", f"tcp:{port} fork-server"], check=True)
+        for process in psutil.process_iter(["cmdline"]):
+            if {f"tcp:{port}", "fork-server"} <= set(process.info["cmdline"] or ()):
+                process.kill()
