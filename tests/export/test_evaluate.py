@@ -228,6 +228,15 @@ def test_mistakes_say_what_to_change(data: Path, tiny_folder: Path, tmp_path: Pa
         assert words in result.stderr
 
 
+def test_a_seed_that_is_no_number_is_refused_first(
+    data: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SACREBLEU_SEED", "twelve")
+    result = runner.invoke(app, ["evaluate", "--model", str(tiny_folder), "--data", str(data)])
+    assert result.exit_code == 1
+    assert "SACREBLEU_SEED" in result.stderr
+
+
 def test_a_line_without_a_tab_is_named(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("fine\tgut\nbroken\n")
     result = runner.invoke(app, ["evaluate", "--model", str(tiny_folder), "--set", f"x={tmp_path}/x.tsv"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -92,6 +93,7 @@ def evaluate(
     """
     if data is None and not sets:
         raise typer.BadParameter("name the test sets: --data DIR or --set NAME=FILE")
+    _check_seed()
     from lite_export.cli.evaluate_store import Store
     from lite_export.cli.evaluate_view import print_scores
     from lite_export.evaluate_models import named_models, systems_of
@@ -118,6 +120,13 @@ def evaluate(
     if json_file:
         with output_stream(json_file) as stream:
             stream.write(evaluation.model_dump_json(indent=2) + "\n")
+
+
+def _check_seed() -> None:
+    """sacreBLEU reads this variable by itself, and only when everything is translated."""
+    seed = os.environ.get("SACREBLEU_SEED", "none")
+    if seed.lower() != "none" and not (seed.isascii() and seed.isdecimal()):
+        raise InputError(f"SACREBLEU_SEED is {seed!r} in the environment: unset it, or set a whole number or none")
 
 
 def _sets(
