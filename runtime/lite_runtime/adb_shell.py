@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from lite_runtime.adb import Adb
 from lite_runtime.device import Completed, DeviceError
+from lite_runtime.interrupts import held_interrupts
 
 # What the slowest cable carries in a second.
 _BYTES_PER_SECOND = 1e6
@@ -37,15 +38,19 @@ class AdbShell:
         # The last word of the script, whichever way it exits: without it the connection was cut.
         last = f"trap 'code=$?; {{ echo; echo {token} $code; }} >&2' EXIT"
         command = [str(self._adb.binary), "-s", self.serial, "shell", "-T", "-n", f"{last}\n{script}"]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        ) as process:
+        with (
+            held_interrupts() as let_through,
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            ) as process,
+        ):
             try:
+                let_through()
                 stdout, said = process.communicate(timeout=timeout)
             except (subprocess.TimeoutExpired, KeyboardInterrupt):
                 if stop:

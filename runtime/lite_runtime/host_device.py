@@ -18,6 +18,7 @@ from types import TracebackType
 
 from lite_runtime.device import Completed, Condition, DeviceError, DeviceFacts, workspace_path
 from lite_runtime.device_files import parcel, sha256
+from lite_runtime.interrupts import held_interrupts
 from lite_runtime.linux_readings import cpu_model, governors, hottest, total_memory, translated_by
 from lite_runtime.macos_readings import mac_condition, mac_facts
 
@@ -72,29 +73,31 @@ class HostDevice:
 
     def run(self, command: Sequence[str], timeout: float, environment: Mapping[str, str] | None = None) -> Completed:
         """See Device.run. A program that is missing or cannot be run gives 127 or 126, as a shell would."""
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=self.workspace,
-                env={**os.environ, **(environment or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
-        except OSError as error:
-            code = 127 if isinstance(error, FileNotFoundError) else 126
-            return Completed(code, "", f"{command[0]}: {error.strerror}\n")
-        try:
-            stdout, stderr = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            raise DeviceError(f"{command[0]} did not end within {timeout:g} s on host; it was stopped") from None
-        except KeyboardInterrupt:
-            _end(process)
-            raise
+        with held_interrupts() as let_through:
+            try:
+                process = subprocess.Popen(
+                    command,
+                    cwd=self.workspace,
+                    env={**os.environ, **(environment or {})},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+            except OSError as error:
+                code = 127 if isinstance(error, FileNotFoundError) else 126
+                return Completed(code, "", f"{command[0]}: {error.strerror}\n")
+            try:
+                let_through()
+                stdout, stderr = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                _end(process)
+                raise DeviceError(f"{command[0]} did not end within {timeout:g} s on host; it was stopped") from None
+            except KeyboardInterrupt:
+                _end(process)
+                raise
         return Completed(process.returncode, stdout, stderr)
 
     def pull(self, remote: str, local: Path) -> None:

@@ -131,7 +131,7 @@ def test_ctrl_c_keeps_finished_blocks_and_resume_goes_on(tiny_bundle: Path, runn
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
+    assert process.returncode == 130, stderr
     assert "finished results are kept" in stderr
     assert not output.exists()
     again = bench(*command)
