@@ -97,9 +97,17 @@ class ConvolutionBranch(nn.Module):
         return F.conv1d(padded.transpose(1, 2), taps, groups=width).transpose(1, 2)
 
     def _dynamic(self, frames: Float[Tensor, "B T C"], padded: Float[Tensor, "B L C"]) -> Float[Tensor, "B T C"]:
-        batch, time, width = frames.shape
         assert self.predict is not None
-        taps = self.predict(frames).view(batch, time, self.heads, 1, self.kernel)
-        taps = self._drop_connect(taps.softmax(-1))
-        spans = padded.unfold(1, self.kernel, 1).unflatten(2, (self.heads, width // self.heads))
-        return (spans * taps).sum(-1).flatten(2)
+        taps = self.predict(frames).unflatten(2, (self.heads, self.kernel))
+        taps = self._drop_connect(taps.softmax(-1)).transpose(1, 2)
+        # One product for all frames: to gather each frame's neighbours first would copy the input K times.
+        mixed = _band(taps) @ padded.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return mixed.transpose(1, 2).flatten(2)
+
+
+def _band(taps: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T L"]:
+    """The convolution as a matrix: row t is the kernel of frame t, from column t on."""
+    time, kernel = taps.shape[2:]
+    length = time + kernel - 1
+    # Rows are padded to L + 1 and read again as rows of L: each starts one column later than the one before.
+    return F.pad(taps, (0, time)).flatten(2)[..., : time * length].unflatten(2, (time, length))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lite_transformer.convolution import ConvolutionBranch
 from lite_transformer.model import LiteTransformer
 from reference_models import Golden, load_golden, tiny_config
 from reference_models import tiny_model as make_model
@@ -112,3 +113,23 @@ def test_a_model_without_an_encoder_says_so() -> None:
     model = tiny_model(tiny_config(embeddings="tied", encoder=False))
     with pytest.raises(ValueError, match="no encoder"):
         model.encode(torch.tensor([[5, 2]]), torch.tensor([[True, True]]))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("time", [1, 4, 40])
+@torch.no_grad()
+def test_a_dynamic_kernel_weighs_the_neighbours_of_its_frame(time: int, causal: bool) -> None:
+    """By its definition, a frame and a tap at a time; sentences shorter than the kernel of 7 and longer."""
+    torch.manual_seed(time)
+    branch = ConvolutionBranch(8, 7, 2, "dynamic", glu=False, causal=causal)
+    x = torch.randn(3, time, 8)
+    frames = branch.input(x)
+    assert branch.predict is not None
+    taps = branch.predict(frames).view(3, time, 2, 7).softmax(-1).repeat_interleave(4, dim=2)
+    expected = torch.zeros(3, time, 8)
+    for frame in range(time):
+        for tap in range(7):
+            neighbour = frame + tap - (6 if causal else 3)
+            if 0 <= neighbour < time:
+                expected[:, frame] += taps[:, frame, :, tap] * frames[:, neighbour]
+    torch.testing.assert_close(branch(x)[0], branch.output(expected))
