@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from devices.daemon_phone import DaemonPhone
 from devices.phone_fixtures import PhoneMaker
+from devices.waiting import assert_still, wait_until
 from lite_runtime.adb import Adb, parse_devices
 from lite_runtime.adb_device import ROOT, AdbDevice
 from lite_runtime.android_readings import CONDITION_ASKED, FACTS_ASKED, android_condition, android_facts
@@ -224,16 +224,7 @@ def test_an_interrupted_harness_leaves_nothing(phone: DaemonPhone, ending: signa
         # Its adb goes on by itself until someone ends it: the phone is told by the cable.
         phone.unplug()
     wait_until(lambda: phone.files == ["alive"])
-    size = alive.stat().st_size
-    time.sleep(0.3)
-    assert alive.stat().st_size == size
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+    assert_still(alive)
 
 
 def test_devices_are_named_by_commas_and_repetition(attach: PhoneMaker) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from pathlib import Path
 
 import pytest
 
+from devices.waiting import assert_still
 from lite_runtime.device import Completed, Device, DeviceError, DeviceFacts, check_abi
 from lite_runtime.devices import find_device
 from lite_runtime.host_device import HostDevice
@@ -64,14 +64,6 @@ def test_a_command_that_takes_too_long_is_stopped_with_its_children(tmp_path: Pa
     with HostDevice() as device, pytest.raises(DeviceError, match=r"sh did not end within 0.4 s on host"):
         device.run(["sh", "-c", f"({child}) & wait"], 0.4)
     assert_still(alive)
-
-
-def assert_still(path: Path) -> None:
-    """Whoever wrote to the file writes no more."""
-    size = path.stat().st_size
-    assert size > 0
-    time.sleep(0.3)
-    assert path.stat().st_size == size
 
 
 def test_results_are_pulled_and_nothing_is_left(bundle: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from devices.daemon_phone import DaemonPhone
+from devices.waiting import assert_still, wait_until
 from lite_runtime.devices import find_device
 from lite_runtime.host_device import HostDevice
 from lite_runtime.interrupts import held_interrupts
@@ -25,30 +25,17 @@ def write_for_ever(path: Path | str) -> list[str]:
 def alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """A file, of a phone where the test has one: Ctrl-C comes when a command writes to it and nobody yet knows it."""
     phone = request.getfixturevalue("phone") if "phone" in request.fixturenames else None
-    folder = phone.root / "data/local/tmp" if phone else tmp_path
+    written: Path = (phone.root / "data/local/tmp" if phone else tmp_path) / "alive"
 
     class Interrupted(subprocess.Popen[str]):
         def __init__(self, command: Any, **options: Any) -> None:
             super().__init__(command, **options)
             if any("echo x >>" in word for word in command):
-                wait_for(folder / "alive")
+                wait_until(lambda: written.exists() and written.stat().st_size > 0)
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    return Path(folder / "alive")
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 10
-    while not (path.exists() and path.stat().st_size):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def assert_still(path: Path) -> None:
-    size = path.stat().st_size
-    time.sleep(0.3)
-    assert path.stat().st_size == size
+    return written
 
 
 def test_on_the_host(alive: Path) -> None:
