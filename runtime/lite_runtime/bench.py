@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lite_runtime.bench_journal import Header, Journal, open_journal
@@ -66,7 +66,7 @@ class Bench:
         if self.baseline:
             check_comparable(facts, self.plan.options.protocol(), self.baseline)
         identity = facts.model_copy(update={"governor": None, "memory": None}).model_dump_json()
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         header = Header(plan=self.plan.fingerprint(identity), started=now)
         journal = open_journal(self.journal, header, resume)
         self._measure(journal)

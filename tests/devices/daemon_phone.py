@@ -17,8 +17,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-
-from typing_extensions import Self
+from typing import Self
 
 from devices.adb_daemon import Faults
 from devices.phone_root import make_root

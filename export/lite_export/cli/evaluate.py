@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
-from enum import Enum
+from datetime import UTC, datetime
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,7 +37,7 @@ EXAMPLES = examples(
 )
 
 
-class Split(str, Enum):
+class Split(StrEnum):
     """Which sets of a data folder."""
 
     test = "test"
@@ -216,7 +216,7 @@ def _score(described: Sequence[System], outputs: Outputs, resamples: int) -> Eva
     others = dict.fromkeys(score.system for score in scores if score.system not in names)
     return Evaluation(
         producer=f"lite-export {version('lite-export')}",
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         signatures=signatures,
         systems=(*described, *(System(name=name, form="recorded") for name in others)),
         scores=tuple(scores),
