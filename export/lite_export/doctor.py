@@ -18,12 +18,12 @@ from lite_runtime.device import DeviceError
 
 Status = Literal["ok", "absent", "broken"]
 DISTRIBUTION = "lite-export"
-# Installed by hand for some jobs, not by an extra of ours.
-_OTHER_PACKAGES = ("coremltools", "executorch")
 _PURPOSE = {
     "torch": "run model folders, the shipped one among them",
     "onnx": "run bundles",
     "export": "export to ONNX and check parity",
+    "executorch": "export and run ExecuTorch programs",
+    "coreml": "export Core ML packages, and run them without a Mac",
     "train": "train models",
     "fairseq": "translate with imported models",
     "android": "reach Android phones",
@@ -63,7 +63,7 @@ def diagnose() -> Diagnosis:
     from lite_export.loading import shipped_model, shipped_names
 
     models = (model_works(f"shipped {name}", shipped_model(name)) for name in shipped_names())
-    names = sorted({*chain.from_iterable(extras().values()), *_OTHER_PACKAGES})
+    names = sorted(set(chain.from_iterable(extras().values())))
     extra_checks = (_extra(name, needed) for name, needed in extras().items() if name)
     return Diagnosis(
         machine=machine(),
@@ -112,7 +112,7 @@ def _declared() -> dict[str, tuple[str, ...]]:
 
 def extras() -> dict[str, tuple[str, ...]]:
     """Distributions each of our extras needs, those of the extras it includes too; "" is what is always needed."""
-    return {extra: tuple(_expanded(extra)) for extra in _declared()}
+    return {extra: tuple(dict.fromkeys(_expanded(extra))) for extra in _declared()}
 
 
 def _expanded(extra: str) -> Iterator[str]:

@@ -24,6 +24,8 @@ def test_this_installation_is_healthy() -> None:
     assert found["healthy"]
     assert found["packages"]["torch"] == version("torch")
     statuses = {check["name"]: check["status"] for check in found["checks"]}
+    details = {check["name"]: check["detail"] for check in found["checks"]}
+    assert all(details[f"extra {name}"].partition(";")[0] for name in extras() if name), "each says what it is for"
     assert (
         statuses["shipped en-fr"] == statuses["shipped fr-en"] == statuses["packages"] == statuses["extra onnx"] == "ok"
     )
@@ -55,6 +57,7 @@ def test_extras_come_from_the_metadata() -> None:
     # An extra contains those it includes; a module belongs to the smallest.
     assert {"torch", "onnxruntime", "onnx"} <= set(extras()["export"])
     assert set(extras()["export"]) <= set(extras()["dev"])
+    assert len(extras()["dev"]) == len(set(extras()["dev"])), "what several of them need is named once"
     assert extra_of("torch.nn") == "torch"
     assert extra_of("yaml") == "train"
     assert extra_of("vl_convert") == "report"
