@@ -23,6 +23,7 @@ from lite_export.loading import MANIFEST, ModelError, is_bundle, load_translator
 from lite_runtime.bundle import sha256_of
 from lite_runtime.translator import TranslateOptions, Translation, Translator
 from lite_transformer.checkpoint import WEIGHTS
+from lite_transformer.sole_user import sole_user
 from lite_transformer.training.corpus import CorpusError, Pair, read_pairs
 
 Pick = Literal["best", "nearest"]
@@ -118,6 +119,7 @@ def distill(
     Raises:
         DistillError: another file name, or an unfinished run of another teacher, corpus or of other options.
         CorpusError, ModelError, CheckpointError, BundleError: the corpus or the teacher cannot be used.
+        InUseError: another process is making this output now.
     """
     if not output.name.endswith(".tsv.xz"):
         raise DistillError(f"{output} must end in .tsv.xz")
@@ -127,17 +129,19 @@ def distill(
     if output.exists() and card.exists() and _read(card).items() >= key.items():
         report(count := cast("int", _read(card)["pairs"]))
         return count
-    folder = _open_folder(output.with_name(f".{output.name}.chunks"), key, output)
-    pairs = ((s, t) if not reverse else (t, s) for s, t in islice(read_pairs(corpus), limit))
-    total = 0
-    works = (Work(n, part, folder / f"{n:06d}.xz") for n, part in enumerate(_parts(pairs, options.chunk)))
-    run = partial(_run, teacher, cast("str", key["teacher_sha256"]), options)
-    for done in _finished(run, works, jobs):
-        report(total := total + done)
-    if not total:
-        raise CorpusError(f"{corpus} has no sentence pairs")
-    _join(sorted(folder.glob("*.xz")), output)
-    _write(card, json.dumps({**key, "pairs": total}, indent=2).encode() + b"\n")
+    folder = output.with_name(f".{output.name}.chunks")
+    with sole_user(folder):
+        _claim(folder, key, output)
+        total = 0
+        pairs = ((s, t) if not reverse else (t, s) for s, t in islice(read_pairs(corpus), limit))
+        works = (Work(n, part, folder / f"{n:06d}.xz") for n, part in enumerate(_parts(pairs, options.chunk)))
+        run = partial(_run, teacher, cast("str", key["teacher_sha256"]), options)
+        for done in _finished(run, works, jobs):
+            report(total := total + done)
+        if not total:
+            raise CorpusError(f"{corpus} has no sentence pairs")
+        _join(sorted(folder.glob("*.xz")), output)
+        _write(card, json.dumps({**key, "pairs": total}, indent=2).encode() + b"\n")
     shutil.rmtree(folder)
     return total
 
@@ -187,17 +191,15 @@ def _key(
     }
 
 
-def _open_folder(folder: Path, key: dict[str, object], output: Path) -> Path:
-    """The folder of finished chunks, new or of an earlier run that did the same."""
+def _claim(folder: Path, key: dict[str, object], output: Path) -> None:
+    """Make sure that the chunks in a folder, new or of an earlier run, are of this work."""
     marker = folder / _KEY
     if marker.exists() and (old := _read(marker)) != key:
         changed = ", ".join(name for name in key if old.get(name) != key[name])
         raise DistillError(
             f"{output} was begun with another {changed}: repeat that command, name another output or remove {folder}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     _write(marker, json.dumps(key).encode())
-    return folder
 
 
 def _parts(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:

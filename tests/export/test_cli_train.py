@@ -72,7 +72,7 @@ def test_a_run_from_recipe_to_translation(tmp_path: Path) -> None:
     assert f"continuing in {output} from update {STEPS} of {STEPS}" in again.stdout
 
 
-def test_ctrl_c_saves_and_the_same_command_continues(tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_the_same_command_continues_but_not_beside_it(tmp_path: Path) -> None:
     output, steps = tmp_path / "run", 2000
     recipe = write_recipe(tmp_path, steps=steps)
     command = ["train", str(recipe), "--data", str(tmp_path), "--output", str(output), "--threads", "1"]
@@ -87,6 +87,8 @@ def test_ctrl_c_saves_and_the_same_command_continues(tmp_path: Path) -> None:
         assert process.stdout and process.stderr
         for line in process.stdout:
             if line.startswith("validation"):
+                second = runner.invoke(app, command)
+                assert (second.exit_code, "another process is at work in" in second.stderr) == (1, True)
                 process.send_signal(signal.SIGINT)
                 break
         said = process.stdout.read()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import lzma
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,27 @@ def test_a_finished_run_is_not_repeated_but_another_replaces_it(
 def test_two_processes_write_the_same(whole: Path, tiny_folder: Path, corpus: Path, tmp_path: Path) -> None:
     distill(Teacher(tiny_folder, threads=1), corpus, tmp_path / "out.tsv.xz", OPTIONS, jobs=2)
     assert list(read_pairs(tmp_path / "out.tsv.xz")) == list(read_pairs(whole))
+
+
+def test_two_runs_of_one_output_do_not_meet(tiny_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.tsv.xz"
+    refused: list[str] = []
+
+    def start_another(done: int) -> None:
+        arguments = ["distill", "--model", str(tiny_folder), "--corpus", str(corpus), "-o", str(output)]
+        if done == CHUNK:
+            second = subprocess.run(
+                [sys.executable, "-m", "lite_export.cli", *arguments], capture_output=True, text=True
+            )
+            assert second.returncode == 1
+            refused.append(second.stderr)
+
+    distill(Teacher(tiny_folder), corpus, output, OPTIONS, on_progress=start_another)
+    assert len(refused) == 1
+    assert "another process is at work" in refused[0]
+    assert "Traceback" not in refused[0]
+    assert len(list(read_pairs(output))) == len(list(read_pairs(corpus)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tsv.xz", "out.tsv.xz.json"]
 
 
 def test_a_corpus_the_other_way_round(whole: Path, tiny_folder: Path, corpus: Path, tmp_path: Path) -> None:

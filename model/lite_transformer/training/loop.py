@@ -25,6 +25,7 @@ from lite_transformer.config import ModelConfig
 from lite_transformer.files import staged_folder
 from lite_transformer.model import LiteTransformer
 from lite_transformer.presets import preset
+from lite_transformer.sole_user import sole_user
 from lite_transformer.training.allocator import keep_freed_memory
 from lite_transformer.training.batches import collate, epoch_batches
 from lite_transformer.training.feed import Feed, Update
@@ -65,15 +66,18 @@ def train(
     Raises:
         Interrupted: SIGINT or SIGTERM arrived; state is saved.
         CorpusError, CheckpointError, RecipeError: the data, the saved state or the recipe cannot be used.
+        InUseError: another run is at work in this folder.
     """
     config = _model_config(recipe)
     keep_freed_memory()
     waiting = InitProcessGroupKwargs(timeout=_PATIENCE)
     # Half precision is the objective's own, so that the compiler sees it.
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[waiting])
-    with accelerator.main_process_first():
-        prepared = prepare(recipe, data, work, report if accelerator.is_main_process else lambda _: None)
-    return _Run(recipe, config, prepared, work, accelerator, on_metrics, score_bleu).run()
+    # Of several processes the main one answers for all.
+    with sole_user(work) if accelerator.is_main_process else nullcontext():
+        with accelerator.main_process_first():
+            prepared = prepare(recipe, data, work, report if accelerator.is_main_process else lambda _: None)
+        return _Run(recipe, config, prepared, work, accelerator, on_metrics, score_bleu).run()
 
 
 class _Run:
