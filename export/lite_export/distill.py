@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import lzma
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -23,6 +22,7 @@ from lite_export.loading import MANIFEST, ModelError, is_bundle, load_translator
 from lite_runtime.bundle import sha256_of
 from lite_runtime.translator import TranslateOptions, Translation, Translator
 from lite_transformer.checkpoint import WEIGHTS
+from lite_transformer.files import staged_file
 from lite_transformer.sole_user import sole_user
 from lite_transformer.training.corpus import CorpusError, Pair, read_pairs
 
@@ -247,14 +247,9 @@ def _translated(translator: Translator, options: DistillOptions, pairs: Sequence
 
 def _join(chunks: Sequence[Path], output: Path) -> None:
     """One xz file: streams one after the other are a valid one."""
-    staging = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
-        with staging.open("wb") as stream:
-            for chunk in chunks:
-                stream.write(chunk.read_bytes())
-        staging.replace(output)
-    finally:
-        staging.unlink(missing_ok=True)
+    with staged_file(output) as staging, staging.open("wb") as stream:
+        for chunk in chunks:
+            stream.write(chunk.read_bytes())
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -265,6 +260,5 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    staging = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    staging.write_bytes(content)
-    staging.replace(path)
+    with staged_file(path) as staging:
+        staging.write_bytes(content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from lite_runtime.manifest import Card, Decoding, Limits, Text, TokenIds
+from lite_transformer.files import staged_file
 
 if TYPE_CHECKING:
     from lite_runtime.tokenizer import Tokenizer
@@ -198,6 +198,5 @@ def write_sentences(folder: Path, sources: Sequence[str]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    staging = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    staging.write_text(text, "utf8")
-    staging.replace(path)
+    with staged_file(path) as staging:
+        staging.write_text(text, "utf8")

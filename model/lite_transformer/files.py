@@ -23,14 +23,30 @@ def staged_folder(target: Path) -> Iterator[Path]:
         raise NotADirectoryError(f"{target} is a file: choose another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     recover(target)
-    staging = target.parent / f".{target.name}.{os.getpid()}.partial"
+    staging = _beside(target)
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
     try:
+        # Inside, for Ctrl-C may come as soon as the folder is there.
+        staging.mkdir()
         yield staging
         _replace(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """A path to write to, whose file becomes ``target`` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    staging = _beside(target)
+    try:
+        yield staging
+        staging.replace(target)
+    finally:
+        staging.unlink(missing_ok=True)
 
 
 def recover(target: Path) -> None:
@@ -41,6 +57,11 @@ def recover(target: Path) -> None:
         # Another process of the same run may do it first.
         with suppress(FileNotFoundError):
             old.rename(target)
+
+
+def _beside(target: Path) -> Path:
+    """Where new content is made: this process's own name, on the same file system."""
+    return target.with_name(f".{target.name}.{os.getpid()}.partial")
 
 
 def _aside(target: Path) -> Path:

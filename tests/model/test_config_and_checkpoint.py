@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lite_transformer.checkpoint import CheckpointError, load_config, load_model, unique_weights, write_model
 from lite_transformer.config import ModelConfig
-from lite_transformer.files import recover, staged_folder
+from lite_transformer.files import recover, staged_file, staged_folder
 from lite_transformer.model import LiteTransformer
 from lite_transformer.presets import PRESETS, preset
 from reference_models import tiny_config, tiny_model
@@ -178,6 +178,39 @@ def test_staging_leaves_the_old_folder_when_the_block_fails(tmp_path: Path) -> N
     with staged_folder(target) as staging:
         (staging / "b").write_text("new")
     assert [p.name for p in target.iterdir()] == ["b"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_ctrl_c_while_the_staging_folder_is_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Path.mkdir
+
+    def make_and_interrupt(path: Path, **options: Any) -> None:
+        make(path, **options)
+        if path.name.endswith(".partial"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "mkdir", make_and_interrupt)
+    with pytest.raises(KeyboardInterrupt), staged_folder(tmp_path / "out"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_staged_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with staged_file(target) as staging:
+        staging.write_text("old")
+        assert not target.exists()
+
+    def fail() -> None:
+        with staged_file(target) as staging:
+            staging.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from lite_transformer.files import staged_file
+
 _MEASURES = {"perplexity": "validation perplexity", "bleu": "validation BLEU"}
 
 
@@ -27,6 +29,5 @@ def draw_curve(log: Path, output: Path) -> None:
             panel = altair.Chart(altair.Data(values=points)).mark_line(point=True)
             y = altair.Y(measure, type="quantitative", title=title, scale=scale)
             panels.append(panel.encode(altair.X("update", type="quantitative"), y).properties(width=560, height=220))
-    staging = output.with_name(f".{output.name}.partial")
-    staging.write_text(vl_convert.vegalite_to_svg(altair.vconcat(*panels).to_json()), "utf8")
-    staging.replace(output)
+    with staged_file(output) as staging:
+        staging.write_text(vl_convert.vegalite_to_svg(altair.vconcat(*panels).to_json()), "utf8")

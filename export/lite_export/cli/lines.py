@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lite_export.cli.errors import InputError
+from lite_transformer.files import staged_file
 
 _BLOCK = 1 << 16
 
@@ -76,11 +76,5 @@ def output_stream(target: Path | None) -> Iterator[TextIO]:
 @contextmanager
 def _staged(target: Path) -> Iterator[TextIO]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with staging.open("w", encoding="utf8", newline="\n") as stream:
-            yield stream
-        staging.replace(target)
-    finally:
-        if os.path.lexists(staging):
-            staging.unlink()
+    with staged_file(target) as staging, staging.open("w", encoding="utf8", newline="\n") as stream:
+        yield stream

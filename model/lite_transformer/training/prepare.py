@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import random
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import sentencepiece
 
 from lite_transformer.checkpoint import TOKENIZER, CheckpointError, load_config
+from lite_transformer.files import staged_folder
 from lite_transformer.training.corpus import CorpusError, Pair, clean, held_out, read_corpus
 from lite_transformer.training.recipe import Corpus, Recipe, TokenizerRecipe
 
@@ -70,13 +70,9 @@ def prepare(recipe: Recipe, data: Path, work: Path, report: Report = print) -> P
     key = _key(recipe, data)
     marker = folder / "key.json"
     if not marker.exists() or json.loads(marker.read_text()) != key:
-        staging = work / "data.partial"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        _build(recipe, data, staging, report)
-        (staging / "key.json").write_text(json.dumps(key))
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)
+        with staged_folder(folder) as staging:
+            _build(recipe, data, staging, report)
+            (staging / "key.json").write_text(json.dumps(key))
     return Prepared(
         tokenizer=folder / TOKENIZER,
         corpora=tuple(_load(folder / f"{c.name}.npz") for c in recipe.train),

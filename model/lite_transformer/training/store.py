@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lite_transformer.checkpoint import CheckpointError, load_weights, read_weights, unique_weights
-from lite_transformer.files import recover, staged_folder
+from lite_transformer.files import recover, staged_file, staged_folder
 from lite_transformer.model import LiteTransformer
 
 
@@ -72,18 +72,15 @@ class RunStore:
         if self.log.exists():
             # A line without its end was being written when the run was killed.
             whole = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            partial = self.log.with_suffix(".partial")
-            partial.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
-            partial.rename(self.log)
+            with staged_file(self.log) as staging:
+                staging.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
 
     def keep(self, model: LiteTransformer, step: int, count: int) -> None:
         """Keep this update's weights for the average, and only the last ``count`` such files."""
         folder = self.folder / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"step-{step:08d}.safetensors"
-        partial = path.with_suffix(".partial")
-        save_file(unique_weights(model), partial)
-        partial.rename(path)
+        with staged_file(folder / f"step-{step:08d}.safetensors") as staging:
+            save_file(unique_weights(model), staging)
         for old in self.kept()[:-count]:
             old.unlink()
 
