@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_PARTIAL = ".partial"
+
 
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
@@ -59,9 +61,21 @@ def recover(target: Path) -> None:
             old.rename(target)
 
 
+def remove_leftovers(target: Path) -> None:
+    """Remove what killed processes were staging for ``target``, whose name may be a pattern.
+
+    Only for who knows that nobody else is writing it now.
+    """
+    for path in list(target.parent.glob(f".{target.name}.[0-9]*{_PARTIAL}")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def _beside(target: Path) -> Path:
     """Where new content is made: this process's own name, on the same file system."""
-    return target.with_name(f".{target.name}.{os.getpid()}.partial")
+    return target.with_name(f".{target.name}.{os.getpid()}{_PARTIAL}")
 
 
 def _aside(target: Path) -> Path:

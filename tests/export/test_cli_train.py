@@ -89,6 +89,7 @@ def test_ctrl_c_saves_and_the_same_command_continues_but_not_beside_it(tmp_path:
             if line.startswith("validation"):
                 second = runner.invoke(app, command)
                 assert (second.exit_code, "another process is at work in" in second.stderr) == (1, True)
+                assert not second.stdout, "it says nothing of continuing"
                 process.send_signal(signal.SIGINT)
                 break
         said = process.stdout.read()

@@ -210,8 +210,15 @@ def test_a_kill_at_any_moment_resumes_to_the_bit(data: Path, whole: Path, tmp_pa
         # A kill can also cut the line that was being written.
         with (killed / "log.jsonl").open("a") as lines:
             lines.write('{"step": 4')
+        # And come while files are staged, by a process whose number the next one does not have.
+        shutil.copytree(killed / "state", killed / ".state.0.partial")
+        (killed / "checkpoints").mkdir(exist_ok=True)
+        (killed / "checkpoints" / ".step-00000005.safetensors.0.partial").write_bytes(b"half")
+        # Another program's, in a folder that is not the run's alone.
+        (killed / ".film.0.partial").write_bytes(b"theirs")
         run(data, killed)
         assert_same_run(killed, whole)
+        assert leftovers(killed) == [".film.0.partial"]
 
 
 def test_a_finished_run_changes_nothing_when_started_again(data: Path, whole: Path, tmp_path: Path) -> None:

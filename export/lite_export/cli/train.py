@@ -74,7 +74,6 @@ def _run(recipe: Recipe, data: Path, output: Path, threads: int | None, view: Vi
 
     if threads:
         torch.set_num_threads(threads)
-    view.say(_standing(recipe, output))
     try:
         final = loop.train(recipe, data, output, view.metrics, view.say, validation_bleu)
     except loop.Interrupted as stopped:
@@ -85,20 +84,6 @@ def _run(recipe: Recipe, data: Path, output: Path, threads: int | None, view: Vi
         write_sentences(final, [source for source, _ in read_corpus(data, recipe.validation)])
         _draw(output, view)
         view.say(f"done: the model is in {final}; try: lite-export translate --model {final} 'Good morning.'")
-
-
-def _standing(recipe: Recipe, output: Path) -> str:
-    """Where the run stands before this command."""
-    from lite_transformer.training.store import Progress
-
-    saved = output / "state" / "progress.json"
-    if not saved.exists():
-        return f"{recipe.name}: starting in {output}, {recipe.schedule.steps} updates"
-    try:
-        step = Progress.model_validate_json(saved.read_text("utf8")).step
-    except ValueError:
-        raise InputError(f"{saved} is damaged; remove {output / 'state'} to start again") from None
-    return f"{recipe.name}: continuing in {output} from update {step} of {recipe.schedule.steps}"
 
 
 def _draw(output: Path, view: View) -> None:

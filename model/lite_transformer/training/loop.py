@@ -75,6 +75,9 @@ def train(
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no", kwargs_handlers=[waiting])
     # Of several processes the main one answers for all.
     with sole_user(work) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            RunStore(work).tidy()
+            report(_standing(recipe, work))
         with accelerator.main_process_first():
             prepared = prepare(recipe, data, work, report if accelerator.is_main_process else lambda _: None)
         return _Run(recipe, config, prepared, work, accelerator, on_metrics, score_bleu).run()
@@ -259,6 +262,14 @@ class _Run:
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return final
+
+
+def _standing(recipe: Recipe, work: Path) -> str:
+    """Where the run stands before its first update of now."""
+    step, steps = RunStore(work).progress().step, recipe.schedule.steps
+    if not step:
+        return f"{recipe.name}: starting in {work}, {steps} updates"
+    return f"{recipe.name}: continuing in {work} from update {step} of {steps}"
 
 
 def _new_model(recipe: Recipe, config: ModelConfig) -> LiteTransformer:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lite_transformer.checkpoint import CheckpointError, load_weights, read_weights, unique_weights
-from lite_transformer.files import recover, staged_file, staged_folder
+from lite_transformer.files import recover, remove_leftovers, staged_file, staged_folder
 from lite_transformer.model import LiteTransformer
 
 
@@ -39,6 +39,14 @@ class RunStore:
         self.state = folder / "state"
         self.log = folder / "log.jsonl"
 
+    def tidy(self) -> None:
+        """Remove what earlier processes of this run were writing when they were killed.
+
+        One process only may call it.
+        """
+        for name in ("state", "log.jsonl", "data", "final", "checkpoints/step-*"):
+            remove_leftovers(self.folder / name)
+
     def save_state(self, model: LiteTransformer, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Everything needed to continue exactly."""
         with staged_folder(self.state) as staging:
@@ -52,17 +60,33 @@ class RunStore:
         Raises:
             CheckpointError: the saved state is damaged or belongs to another model.
         """
-        recover(self.state)
+        progress = self.progress()
         if not self.state.exists():
-            return Progress()
+            return progress
         path = self.state / "model.safetensors"
         load_weights(model, read_weights(path), str(path))
         try:
             optimizer.load_state_dict(torch.load(self.state / "optimizer.pt", "cpu", weights_only=True))
-            progress = Progress.model_validate_json((self.state / "progress.json").read_text())
         except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-            raise CheckpointError(f"{self.state} is damaged ({error}); remove it to start again") from None
+            raise self._damaged(error) from None
         return progress
+
+    def progress(self) -> Progress:
+        """Where the saved state stands; the beginning where nothing was saved yet.
+
+        Raises:
+            CheckpointError: the saved state is damaged.
+        """
+        recover(self.state)
+        if not self.state.exists():
+            return Progress()
+        try:
+            return Progress.model_validate_json((self.state / "progress.json").read_text("utf8"))
+        except (OSError, ValueError) as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> CheckpointError:
+        return CheckpointError(f"{self.state} is damaged ({error}); remove it to start again")
 
     def trim_log(self, step: int) -> None:
         """Forget lines written after the state of update ``step`` was saved: they will be written again.
