@@ -188,6 +188,11 @@ def write_trained_card(folder: Path, recipe: Recipe) -> None:
         parameters=sum(p.numel() for p in load_model(folder).parameters()),
         text=Text(replacements=REPLACEMENTS),
     )
+    write_card(folder, card)
+
+
+def write_card(folder: Path, card: ModelCard) -> None:
+    """Write ``card.json`` of a model folder."""
     _write(folder / CARD, json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
 
 

@@ -35,6 +35,16 @@ def write_model(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]
     (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
 
 
+def check_output(output: Path) -> None:
+    """Replace nothing but an older model: a model's folder is swapped as a whole.
+
+    Raises:
+        CheckpointError: ``output`` is something else.
+    """
+    if output.exists() and not (output / CONFIG).is_file() and (not output.is_dir() or any(output.iterdir())):
+        raise CheckpointError(f"{output} exists and is not a model folder: choose another --output")
+
+
 def load_config(folder: Path) -> ModelConfig:
     """The config of a model folder.
 

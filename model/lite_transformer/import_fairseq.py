@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from lite_transformer.checkpoint import CONFIG, CheckpointError, load_weights, unique_weights, write_model
+from lite_transformer.checkpoint import CheckpointError, check_output, load_weights, unique_weights, write_model
 from lite_transformer.config import ModelConfig
 from lite_transformer.fairseq import UnsupportedCheckpoint, config_from_args, rename_weights
 from lite_transformer.files import staged_folder
@@ -65,7 +65,7 @@ def import_checkpoint(checkpoint: Path, output: Path, data: Path | None = None) 
         CheckpointError: unreadable, or a dictionary does not fit the embedding.
         OSError: ``output`` cannot be written.
     """
-    _check_output(output)
+    check_output(output)
     arguments, state = _parts(read_checkpoint(checkpoint), checkpoint)
     config, model = _build(arguments, state, checkpoint)
     folder = data or checkpoint.parent
@@ -91,12 +91,6 @@ def import_checkpoint(checkpoint: Path, output: Path, data: Path | None = None) 
         codes=codes is not None,
         notes=tuple(notes),
     )
-
-
-def _check_output(output: Path) -> None:
-    """Replace nothing but an older model: the folder is swapped as a whole."""
-    if output.exists() and not (output / CONFIG).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise CheckpointError(f"{output} exists and is not a model folder: choose another --output")
 
 
 def _parts(content: object, checkpoint: Path) -> tuple[dict[str, object], dict[str, Tensor]]:

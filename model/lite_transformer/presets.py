@@ -92,23 +92,23 @@ def _wikitext() -> ModelConfig:
     )
 
 
-def phone(vocab: int = 8000) -> ModelConfig:
+def phone(vocab: int = 8000, width: int = 256) -> ModelConfig:
     """Our preset for phones: a deep encoder that runs once, a shallow decoder that runs every token.
 
-    The width is a multiple of 64, as int8 kernels want it. Lightweight kernels fold to constants at
+    256 is a multiple of 64, as int8 kernels want it. Lightweight kernels fold to constants at
     export, and pre-norm trains in few updates.
     """
     encoder = StackConfig(
         kernels=PAPER_KERNELS,
-        attention_width=128,
+        attention_width=width // 2,
         attention_heads=4,
-        ffn_width=512,
+        ffn_width=2 * width,
         convolution="lightweight",
         convolution_heads=8,
         glu=True,
     )
     return ModelConfig(
-        width=256,
+        width=width,
         source_vocab=vocab,
         target_vocab=vocab,
         encoder=encoder,
@@ -141,6 +141,8 @@ def vanilla(width: int, ffn_width: int, heads: int, dropout: float, attention_dr
 
 PRESETS: dict[str, Preset] = {
     "phone": Preset(phone()),
+    # Half of its bytes: for each direction one, where "phone" would serve both.
+    "phone-half": Preset(phone(width=160)),
     "wmt-en-fr-200": Preset(_wmt(200, 44512, 0.04, 0.03)),
     "wmt-en-fr-408": Preset(_wmt(408, 44512, 0.08, 0.07)),
     "wmt-en-fr-496": Preset(_wmt(496, 44512, 0.1, 0.08)),

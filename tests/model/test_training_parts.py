@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lite_transformer.averaging import average
 from lite_transformer.checkpoint import CheckpointError
 from lite_transformer.training.recipe import Schedule
 from lite_transformer.training.schedule import learning_rate
-from lite_transformer.training.store import Progress, RunStore, average
+from lite_transformer.training.store import Progress, RunStore
 from reference_models import tiny_config, tiny_model
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lite_export.cli import (
+    average,
     bench,
     build_runner,
     devices,
@@ -38,6 +39,7 @@ app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("results", epilog=results.EXAMPLES)(results.results)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("distill", epilog=distill.EXAMPLES)(distill.distill)
+app.command("average", epilog=average.EXAMPLES)(average.average)
 app.command("profile", epilog=profile.EXAMPLES)(profile.profile)
 app.command("import-fairseq", epilog=import_fairseq.EXAMPLES)(import_fairseq.import_fairseq)
 app.command("build-runner", epilog=build_runner.EXAMPLES)(build_runner.build_runner)

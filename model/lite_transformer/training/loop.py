@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from lite_transformer.averaging import average
 from lite_transformer.checkpoint import TOKENIZER, load_config, load_model, load_weights, write_model
 from lite_transformer.config import ModelConfig
 from lite_transformer.files import staged_folder
@@ -34,7 +35,7 @@ from lite_transformer.training.objective import Objective, token_loss
 from lite_transformer.training.prepare import Prepared, Report, prepare
 from lite_transformer.training.recipe import Recipe, RecipeError
 from lite_transformer.training.schedule import learning_rate
-from lite_transformer.training.store import RunStore, average
+from lite_transformer.training.store import RunStore
 
 Metrics = dict[str, Any]
 # (model, tokenizer file, sources, references) -> sacreBLEU; injected, for search lives outside this package.

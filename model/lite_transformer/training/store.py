@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel
 from safetensors.torch import save_file
-from torch import Tensor
 
 from lite_transformer.checkpoint import CheckpointError, load_weights, read_weights, unique_weights
 from lite_transformer.files import recover, remove_leftovers, staged_file, staged_folder
@@ -116,18 +114,3 @@ class RunStore:
         """Add one line to the run's curve."""
         with self.log.open("a") as log:
             log.write(json.dumps(entry) + "\n")
-
-
-def average(paths: Sequence[Path]) -> dict[str, Tensor]:
-    """Mean of several checkpoints' weights, summed in float64.
-
-    Raises:
-        CheckpointError: no checkpoint, or a damaged one.
-    """
-    if not paths:
-        raise CheckpointError("there is no checkpoint to average")
-    total: dict[str, Tensor] = {}
-    for path in paths:
-        for name, tensor in read_weights(path).items():
-            total[name] = total.get(name, torch.zeros((), dtype=torch.float64)) + tensor.double()
-    return {name: (tensor / len(paths)).float() for name, tensor in total.items()}

@@ -1,0 +1,55 @@
+"""A model folder of the mean weights of several, whole: with card, vocabulary, sentences and test set."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lite_export.loading import CARD, SENTENCES, TEST_SET, ModelCard, load_model_card, write_card
+from lite_transformer.averaging import average_models
+from lite_transformer.checkpoint import TOKENIZER, check_output, write_model
+from lite_transformer.files import staged_folder
+from lite_transformer.import_fairseq import CODES, VOCABULARY
+
+_BESIDE = (TOKENIZER, VOCABULARY, CODES, SENTENCES, TEST_SET)
+
+
+def write_average(folders: Sequence[Path], output: Path) -> None:
+    """Write the average of models to ``output``, in float16; what is beside the weights comes from the first.
+
+    Args:
+        output: folder to write; an older model there is replaced, and may be one of ``folders``.
+
+    Raises:
+        CheckpointError: see ``average_models``; or ``output`` is something else than a model folder.
+        ModelError: a card is not valid.
+        OSError: ``output`` cannot be written; nothing is left behind.
+    """
+    check_output(output)
+    config, weights = average_models(folders)
+    card = _card(folders, output.name)
+    with staged_folder(output) as staging:
+        write_model(staging, config, weights, torch.float16)
+        for name in _BESIDE:
+            if (folders[0] / name).is_file():
+                shutil.copyfile(folders[0] / name, staging / name)
+        if card:
+            write_card(staging, card)
+
+
+def _card(folders: Sequence[Path], name: str) -> ModelCard | None:
+    """The first one's, with the data and licences of all, and no scores, which were another model's."""
+    if not (folders[0] / CARD).exists():
+        return None
+    cards = [load_model_card(folder) for folder in folders if (folder / CARD).exists()]
+    licences = dict.fromkeys(part for card in cards for part in card.licence.split("; "))
+    changes = {
+        "model_id": name,
+        "scores": {},
+        "training_data": tuple(dict.fromkeys(data for card in cards for data in card.training_data)),
+        "licence": "; ".join(sorted(licences)),
+    }
+    return cards[0].model_copy(update=changes)

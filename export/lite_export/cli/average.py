@@ -1,0 +1,33 @@
+"""``lite-export average``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lite_export.cli.errors import InputError
+from lite_export.cli.options import examples, model_path
+
+EXAMPLES = examples("lite-export average runs/round-1/final runs/round-2/final --output models/both")
+
+
+def average(
+    models: Annotated[list[str], typer.Argument(help="Model folders, two or more.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write.", show_default=False)],
+) -> None:
+    """Average the weights of several models into one.
+
+    Of models that were trained from one another, or from a common start, the average is often better than each. Beside
+    the weights, the result has what the first one has.
+    """
+    from lite_export.average import write_average
+    from lite_export.loading import is_bundle
+
+    folders = [model_path(model) for model in models]
+    for folder in folders:
+        if is_bundle(folder):
+            raise InputError(f"{folder} is a bundle: name the model folder it was made of")
+    write_average(folders, output)
+    print(f"{output}: the mean of {len(folders)} models; try: lite-export translate --model {output} 'Good morning.'")
