@@ -14,12 +14,11 @@ from lite_transformer.checkpoint import (
     WEIGHTS,
     CheckpointError,
     load_config,
-    load_weights,
+    load_model,
     read_weights,
 )
 from lite_transformer.config import ModelConfig
 from lite_transformer.import_fairseq import VOCABULARY
-from lite_transformer.model import LiteTransformer
 
 # What only training reads: models that differ in nothing else are of one kind.
 _TRAINING_ONLY = {"dropout", "attention_dropout", "weight_dropout"}
@@ -53,9 +52,9 @@ def average_models(folders: Sequence[Path]) -> tuple[ModelConfig, dict[str, Tens
         raise CheckpointError("an average needs two models or more")
     for other in folders[1:]:
         _check_alike(folders[0], other)
-    config, weights = load_config(folders[0]), average([folder / WEIGHTS for folder in folders])
-    load_weights(LiteTransformer(config), weights, "the average")
-    return config, weights
+    for folder in folders:
+        load_model(folder)  # fails where a tensor is missing or misshapen
+    return load_config(folders[0]), average([folder / WEIGHTS for folder in folders])
 
 
 def _check_alike(first: Path, other: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from lite_export.cli import app
@@ -104,6 +105,15 @@ def test_damaged_weights_leave_the_older_result(pair: list[Path], tmp_path: Path
     assert "truncated" in average(pair, output, code=1)
     assert (output / WEIGHTS).read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["both", "first", "second"]
+
+
+def test_a_missing_tensor_is_not_taken_for_zero(pair: list[Path], tmp_path: Path) -> None:
+    weights = load_file(pair[1] / WEIGHTS)
+    name = sorted(weights)[0]
+    save_file({key: tensor for key, tensor in weights.items() if key != name}, pair[1] / WEIGHTS)
+    assert f"lacks {name}" in average(pair, tmp_path / "both", code=1)
+    save_file({**weights, name: weights[name][:1]}, pair[1] / WEIGHTS)
+    assert "its config wants" in average(pair, tmp_path / "both", code=1)
 
 
 def test_what_is_no_model_is_not_replaced(pair: list[Path], tmp_path: Path) -> None:
