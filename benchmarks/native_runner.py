@@ -80,8 +80,12 @@ def equal_translations(runner: NativeRunner, bundle: Bundle, entry: FormatEntry,
     found = runner.run(request(entry, "bundle", Decode(sentences=asked)), PATIENCE).result
     assert isinstance(found, Decoded)
     session = bundle.session_of(entry, threads=1)
-    wanted = translate_golden(session, sources, manifest.tokens, manifest.limits, manifest.decoding, 1)
-    return sum(a.tokens == b[0].tokens for a, b in zip(found.hypotheses, wanted, strict=True))
+    # One at a time, as the runner does: at int8 a batch's padding rounds sums otherwise, which may turn a close choice.
+    wanted = [
+        translate_golden(session, [source], manifest.tokens, manifest.limits, manifest.decoding, 1)[0][0]
+        for source in sources
+    ]
+    return sum(a.tokens == b.tokens for a, b in zip(found.hypotheses, wanted, strict=True))
 
 
 def native_token(
