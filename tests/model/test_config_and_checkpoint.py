@@ -71,7 +71,7 @@ def test_configs_are_frozen() -> None:
 
 def test_presets_by_name() -> None:
     assert preset("phone").config.width % 64 == 0
-    with pytest.raises(KeyError, match="there are: phone, wmt-en-fr-200"):
+    with pytest.raises(KeyError, match="there are: phone, phone-half, wmt-en-fr-200"):
         preset("large")
     for name, chosen in PRESETS.items():
         round_trip = ModelConfig.model_validate_json(chosen.config.model_dump_json())
