@@ -17,11 +17,12 @@ from lite_transformer.import_fairseq import CODES, VOCABULARY
 _BESIDE = (TOKENIZER, VOCABULARY, CODES, SENTENCES, TEST_SET)
 
 
-def write_average(folders: Sequence[Path], output: Path) -> None:
-    """Write the average of models to ``output``, in float16; what is beside the weights comes from the first.
+def write_average(folders: Sequence[Path], output: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write the average of models to ``output``; what is beside the weights comes from the first.
 
     Args:
         output: folder to write; an older model there is replaced, and may be one of ``folders``.
+        dtype: of the weights on disk; int8 is of matrices, one scale per row.
 
     Raises:
         CheckpointError: see ``average_models``; or ``output`` is something else than a model folder.
@@ -32,7 +33,7 @@ def write_average(folders: Sequence[Path], output: Path) -> None:
     config, weights = average_models(folders)
     card = _card(folders, output.name)
     with staged_folder(output) as staging:
-        write_model(staging, config, weights, torch.float16)
+        write_model(staging, config, weights, dtype)
         for name in _BESIDE:
             if (folders[0] / name).is_file():
                 shutil.copyfile(folders[0] / name, staging / name)

@@ -43,13 +43,13 @@ def average_models(folders: Sequence[Path]) -> tuple[ModelConfig, dict[str, Tens
     """The first one's config, and the mean weights of all (model soups: Wortsman et al. 2022).
 
     They must be alike but for dropout, with one vocabulary, and should come from one another or from a common start:
-    the mean of two that were trained apart is noise.
+    the mean of two that were trained apart is noise. The mean of one is itself.
 
     Raises:
-        CheckpointError: fewer than two, one that cannot be read, or one of another kind.
+        CheckpointError: none, one that cannot be read, or one of another kind.
     """
-    if len(folders) < 2:
-        raise CheckpointError("an average needs two models or more")
+    if not folders:
+        raise CheckpointError("there is no model to average")
     for other in folders[1:]:
         _check_alike(folders[0], other)
     for folder in folders:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lite_transformer.config import ModelConfig
+from lite_transformer.int8_weights import from_int8, to_int8
 from lite_transformer.model import LiteTransformer
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.model"
@@ -28,8 +29,9 @@ def unique_weights(model: LiteTransformer) -> dict[str, Tensor]:
 
 
 def write_model(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-    """Write config and weights into an existing (staging) folder."""
-    save_file({name: w.to("cpu", dtype).contiguous() for name, w in weights.items()}, folder / WEIGHTS)
+    """Write config and weights into an existing (staging) folder; int8 is of matrices, by rows (``int8_weights``)."""
+    stored = to_int8(weights) if dtype == torch.int8 else {name: w.to(dtype) for name, w in weights.items()}
+    save_file({name: tensor.to("cpu").contiguous() for name, tensor in stored.items()}, folder / WEIGHTS)
     # safetensors creates files for their owner alone; a model is meant to be shared.
     (folder / WEIGHTS).chmod(0o644)
     (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
@@ -74,17 +76,19 @@ def load_model(folder: Path) -> LiteTransformer:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
+    """Tensors of a safetensors file, int8 matrices as float32.
 
     Raises:
-        CheckpointError: missing, truncated or no safetensors file.
+        CheckpointError: missing, truncated or no safetensors file, or int8 matrices without their scales.
     """
     try:
-        return load_file(path)
+        return from_int8(load_file(path))
     except FileNotFoundError:
         raise CheckpointError(f"no weights at {path}") from None
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is truncated or no safetensors file ({error}); copy it again") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def load_weights(model: LiteTransformer, weights: Mapping[str, Tensor], source: str) -> None:

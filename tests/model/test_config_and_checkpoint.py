@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from lite_transformer.checkpoint import CheckpointError, load_config, load_model, unique_weights, write_model
 from lite_transformer.config import ModelConfig
 from lite_transformer.files import recover, staged_file, staged_folder
+from lite_transformer.int8_weights import from_int8, to_int8
 from lite_transformer.model import LiteTransformer
 from lite_transformer.presets import PRESETS, preset
 from reference_models import tiny_config, tiny_model
@@ -103,6 +104,31 @@ def test_half_precision_loads_as_float32(tmp_path: Path) -> None:
     loaded = load_model(saved(tmp_path / "m", model, torch.float16))
     for ours, theirs in zip(loaded.parameters(), model.parameters(), strict=True):
         assert torch.equal(ours, theirs.half().float())
+
+
+def test_int8_keeps_zeros_and_what_is_not_finite() -> None:
+    """A diverged model must stay visibly so, and an empty row of a table empty."""
+    weights = {"table": torch.tensor([[0.0, 0.0], [1.0, -0.5], [float("nan"), 1.0]]), "bias": torch.ones(2)}
+    again = from_int8(to_int8(weights))
+    assert torch.equal(again["table"][0], torch.zeros(2))
+    torch.testing.assert_close(again["table"][1], weights["table"][1], rtol=0, atol=0.5 / 127)
+    assert again["table"][2].isnan().any()
+    assert again["bias"].dtype == torch.float16
+
+
+@pytest.mark.parametrize("spoil", [lambda s: None, lambda s: s[:1]], ids=["missing", "misshapen"])
+def test_int8_needs_its_scales(tmp_path: Path, spoil: Any) -> None:
+    model = tiny_model(tiny_config())
+    folder = saved(tmp_path / "m", model, torch.int8)
+    name = "decoder.layers.0.ffn.expand.weight"
+
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        if (scale := spoil(tensors.pop(f"{name}_scale"))) is not None:
+            tensors[f"{name}_scale"] = scale
+
+    rewrite(folder, edit)
+    with pytest.raises(CheckpointError, match=rf"model.safetensors: {name} is int8 without a scale for each"):
+        load_model(folder)
 
 
 @pytest.fixture
