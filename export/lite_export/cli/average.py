@@ -41,5 +41,5 @@ def average(
         if is_bundle(folder):
             raise InputError(f"{folder} is a bundle: name the model folder it was made of")
     write_average(folders, output, {"fp16": torch.float16, "int8": torch.int8}[precision])
-    made = f"the mean of {len(folders)} models" if len(folders) > 1 else f"{folders[0]} in {precision}"
+    made = f"the mean of {len(folders)} models" if len(folders) > 1 else f"{models[0]} in {precision}"
     print(f"{output}: {made}; try: lite-export translate --model {output} 'Good morning.'")
