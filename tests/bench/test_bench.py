@@ -12,7 +12,7 @@ import pytest
 from lite_runtime.bench import Bench
 from lite_runtime.bench_plan import Plan
 from lite_runtime.bench_result import BenchError, BenchResult, Ratio, read_result
-from lite_runtime.bench_summary import check_comparable, compare_stored, summarise
+from lite_runtime.bench_summary import check_comparable, compare, compare_stored, summarise
 from lite_runtime.device import Completed, Condition, DeviceError
 from lite_runtime.host_device import HostDevice
 from lite_runtime.latency_statistics import RatioEstimate
@@ -69,11 +69,24 @@ def test_figures_hang_together(result: BenchResult) -> None:
         assert summary.peak_memory == max(b.peak_rss for b in result.blocks if b.candidate == summary.candidate)
 
 
-def test_a_bundle_against_itself_is_no_regression(result: BenchResult) -> None:
-    assert [ratio.metric for ratio in result.ratios] == ["encode", "per_token"]
-    for ratio in result.ratios:
-        assert ratio.estimate.low <= 1 <= ratio.estimate.high
-        assert ratio.estimate.pairs == 8
+@pytest.mark.parametrize("times", [1.0, 1.25])
+def test_the_ratio_is_that_of_the_samples(result: BenchResult, times: float) -> None:
+    """Measured samples, multiplied: how far two runs on a busy machine lie apart is not for a test."""
+    assert [(ratio.metric, ratio.estimate.pairs) for ratio in result.ratios] == [("encode", 8), ("per_token", 8)]
+    theirs = [block for block in result.blocks if block.candidate == result.ratios[0].against]
+    ours = [
+        block.model_copy(
+            update={
+                "candidate": result.ratios[0].candidate,
+                "encode": tuple(encode * times for encode in block.encode),
+                "steps": tuple(tuple(step * times for step in sentence) for sentence in block.steps),
+            }
+        )
+        for block in theirs
+    ]
+    for ratio in compare(result.candidates, [*ours, *theirs], limit=None):
+        estimate = ratio.estimate
+        assert (estimate.low, estimate.value, estimate.high) == pytest.approx((times, times, times))
 
 
 def test_a_result_is_read_back_as_it_was(result: BenchResult, result_file: Path) -> None:

@@ -50,12 +50,12 @@ def slow_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 def test_a_bundle_against_itself(tiny_bundle: Path, runner: Path, output: Path) -> None:
     done = bench(
-        tiny_bundle, "--against", tiny_bundle, "--max-regression", "50%", "--runner", runner, "-o", output, *QUICK
+        tiny_bundle, "--against", tiny_bundle, "--max-regression", "300%", "--runner", runner, "-o", output, *QUICK
     )
     assert done.exit_code == 0, done.output
     result = read_result(output)
     assert len(result.blocks) == 16
-    assert [(ratio.metric, ratio.limit) for ratio in result.ratios] == [("encode", 0.5), ("per_token", 0.5)]
+    assert [(ratio.metric, ratio.limit) for ratio in result.ratios] == [("encode", 3.0), ("per_token", 3.0)]
     assert "medians with 95% intervals over 8 blocks of 3 sentences, 12 tokens each" in words(done)
     assert sorted(path.name for path in output.parent.iterdir()) == ["bench.json"], "the journal is gone"
 
