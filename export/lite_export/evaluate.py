@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import time
@@ -178,5 +179,7 @@ def score_outputs(
 def validation_bleu(model: LiteTransformer, tokenizer: Path, sources: list[str], references: list[str]) -> float:
     """Greedy sacreBLEU of a model in training (``lite_transformer.training.loop.ScoreBleu``)."""
     pieces = SentencePieceTokenizer(tokenizer, token_ids(model.config), REPLACEMENTS)
-    translations = model_translator(model, pieces, Decoding()).translate(sources, TranslateOptions(beam=1), 32)
+    # A copy, for a session leaves its hooks on the model, which goes on learning.
+    translator = model_translator(copy.deepcopy(model), pieces, Decoding())
+    translations = translator.translate(sources, TranslateOptions(beam=1), 32)
     return score([t.text for t in translations], references)[0].bleu
