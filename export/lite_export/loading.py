@@ -66,9 +66,7 @@ def is_bundle(path: Path) -> bool:
     """
     if not path.exists():
         names = ", ".join(shipped_names())
-        raise ModelError(
-            f"no model at {path}: name a model folder, a bundle, or a shipped model ({names}) with --model"
-        )
+        raise ModelError(f"no model at {path}: name a model folder, a bundle, or a shipped model ({names})")
     if (path / MANIFEST).is_file():
         return True
     if not (path / CONFIG).is_file():

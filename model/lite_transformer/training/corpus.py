@@ -39,7 +39,7 @@ def read_pairs(path: Path) -> Iterator[Pair]:
                     raise CorpusError(f"{path}:{number}: expected SOURCE<TAB>TARGET, found {len(columns)} columns")
                 yield columns[0], columns[1]
     except FileNotFoundError:
-        raise CorpusError(f"no data file {path}: pass its folder with --data") from None
+        raise CorpusError(f"no data file {path}: check its name, and --data if it is relative to that") from None
     except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path} is damaged or not UTF-8 text: {error}") from None
     except OSError as error:
