@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lite_export.loading import CARD, SENTENCES, TEST_SET, ModelCard, load_model_card, write_card
+from lite_export.loading import CARD, SENTENCES, TEST_SET, ModelCard, load_model_card, merged_card, write_card
 from lite_transformer.averaging import average_models
 from lite_transformer.checkpoint import TOKENIZER, check_output, write_model
 from lite_transformer.files import staged_folder
@@ -42,15 +42,6 @@ def write_average(folders: Sequence[Path], output: Path, dtype: torch.dtype = to
 
 
 def _card(folders: Sequence[Path], name: str) -> ModelCard | None:
-    """The first one's, with the data and licences of all, and no scores, which were another model's."""
     if not (folders[0] / CARD).exists():
         return None
-    cards = [load_model_card(folder) for folder in folders if (folder / CARD).exists()]
-    licences = dict.fromkeys(part for card in cards for part in card.licence.split("; "))
-    changes = {
-        "model_id": name,
-        "scores": {},
-        "training_data": tuple(dict.fromkeys(data for card in cards for data in card.training_data)),
-        "licence": "; ".join(sorted(licences)),
-    }
-    return cards[0].model_copy(update=changes)
+    return merged_card([load_model_card(folder) for folder in folders if (folder / CARD).exists()], name)

@@ -12,6 +12,7 @@ import multiprocessing
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
@@ -117,12 +118,15 @@ def distill(
         pairs of the corpus that were translated.
 
     Raises:
-        DistillError: another file name, or an unfinished run of another teacher, corpus or of other options.
+        DistillError: another file name, one that is somebody else's, an unfinished run of another teacher, corpus or of
+            other options, or a process of ``jobs`` was killed.
         CorpusError, ModelError, CheckpointError, BundleError: the corpus or the teacher cannot be used.
         InUseError: another process is making this output now.
     """
     if not output.name.endswith(".tsv.xz"):
         raise DistillError(f"{output} must end in .tsv.xz")
+    if output.resolve() == corpus.resolve():
+        raise DistillError(f"{output} is the corpus itself: name another --output")
     report = on_progress or (lambda _done: None)
     key = _key(teacher, corpus, options, reverse, limit)
     card = output.with_name(f"{output.name}.json")
@@ -130,6 +134,9 @@ def distill(
         report(count := cast("int", _read(card)["pairs"]))
         return count
     folder = output.with_name(f".{output.name}.chunks")
+    # A kill may come between a result and its card: the chunks are still there then.
+    if output.exists() and not card.is_file() and not (folder / _KEY).is_file():
+        raise DistillError(f"{output} exists, and distill did not make it: name another --output, or remove it")
     with sole_user(folder):
         _claim(folder, key, output)
         total = 0
@@ -218,6 +225,10 @@ def _finished(run: Callable[[Work], int], works: Iterable[Work], jobs: int) -> I
     try:
         for future in as_completed([pool.submit(run, work) for work in works]):
             yield future.result()
+    except BrokenProcessPool:
+        raise DistillError(
+            "one of the processes was killed, perhaps for want of memory: run the same command again with fewer --jobs"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import time
@@ -99,7 +100,7 @@ def find_sets(
         CorpusError: there is none for this direction, or one is damaged.
     """
     for folder, swapped in ((f"{source}-{target}", False), (f"{target}-{source}", True)):
-        paths = [path for split in splits for path in sorted((data / "mt" / folder).glob(f"{split}.*.tsv*"))]
+        paths = [path for split in splits for path in _files(data / "mt" / folder, f"{split}.*")]
         if paths:
             sets = [read_set(path, _set_name(path), limit, swapped) for path in paths]
             return [replace(one, direction=f"{source}-{target}") for one in sets]
@@ -109,9 +110,14 @@ def find_sets(
     )
 
 
+def _files(folder: Path, name: str) -> list[Path]:
+    """Files of pairs: no backups, and not what tells of them."""
+    return sorted(path for kind in (".tsv", ".tsv.gz", ".tsv.xz") for path in folder.glob(f"{name}{kind}"))
+
+
 def _set_name(path: Path) -> str:
     split, name = path.name.split(".")[:2]
-    return f"{name}-dev" if split == "dev" and any(path.parent.glob(f"test.{name}.tsv*")) else name
+    return f"{name}-dev" if split == "dev" and _files(path.parent, f"test.{name}") else name
 
 
 def text_sha256(lines: Iterable[str]) -> str:
@@ -178,5 +184,7 @@ def score_outputs(
 def validation_bleu(model: LiteTransformer, tokenizer: Path, sources: list[str], references: list[str]) -> float:
     """Greedy sacreBLEU of a model in training (``lite_transformer.training.loop.ScoreBleu``)."""
     pieces = SentencePieceTokenizer(tokenizer, token_ids(model.config), REPLACEMENTS)
-    translations = model_translator(model, pieces, Decoding()).translate(sources, TranslateOptions(beam=1), 32)
+    # A copy, for a session leaves its hooks on the model, which goes on learning.
+    translator = model_translator(copy.deepcopy(model), pieces, Decoding())
+    translations = translator.translate(sources, TranslateOptions(beam=1), 32)
     return score([t.text for t in translations], references)[0].bleu

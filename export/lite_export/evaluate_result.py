@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lite_runtime.manifest import Part
 from lite_runtime.quality import CorpusScores
@@ -88,6 +89,12 @@ class Evaluation(Part):
     systems: tuple[System, ...]
     scores: tuple[SetScores, ...]
 
+    @field_validator("created")
+    @classmethod
+    def _a_time(cls, created: str) -> str:
+        datetime.fromisoformat(created)
+        return created
+
     def by_set(self) -> dict[str, list[SetScores]]:
         """Scores that were compared with each other, under the title of their set."""
         found: dict[str, list[SetScores]] = {}
@@ -104,6 +111,8 @@ def read_evaluation(path: Path) -> Evaluation:
     """
     evaluation = read_result_file(path, Evaluation, "evaluation", "lite-export evaluate --json", EvaluationError)
     unknown = {score.system for score in evaluation.scores} - {system.name for system in evaluation.systems}
+    if not evaluation.scores:
+        raise EvaluationError(f"{path} has no scores: write it again with lite-export evaluate --json")
     if unknown:
         raise EvaluationError(f"{path} is damaged: it has scores of {min(unknown)}, which is none of its systems")
     return evaluation

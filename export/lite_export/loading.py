@@ -66,9 +66,7 @@ def is_bundle(path: Path) -> bool:
     """
     if not path.exists():
         names = ", ".join(shipped_names())
-        raise ModelError(
-            f"no model at {path}: name a model folder, a bundle, or a shipped model ({names}) with --model"
-        )
+        raise ModelError(f"no model at {path}: name a model folder, a bundle, or a shipped model ({names})")
     if (path / MANIFEST).is_file():
         return True
     if not (path / CONFIG).is_file():
@@ -176,7 +174,7 @@ def limits(config: ModelConfig) -> Limits:
 
 
 def write_trained_card(folder: Path, recipe: Recipe) -> None:
-    """Write ``card.json`` beside a freshly trained model: what its recipe tells."""
+    """Write ``card.json`` beside a freshly trained model: what its recipe tells, and the model it started from."""
     from lite_transformer.checkpoint import load_model
 
     card = ModelCard(
@@ -188,7 +186,25 @@ def write_trained_card(folder: Path, recipe: Recipe) -> None:
         parameters=sum(p.numel() for p in load_model(folder).parameters()),
         text=Text(replacements=REPLACEMENTS),
     )
+    start = Path(recipe.start) if recipe.start else None
+    if start and (start / CARD).exists():
+        before = load_model_card(start)
+        card = merged_card([before, card], card.model_id).model_copy(
+            update={"source_language": card.source_language, "target_language": card.target_language}
+        )
     write_card(folder, card)
+
+
+def merged_card(cards: Sequence[ModelCard], name: str) -> ModelCard:
+    """The first one's, with the data and licences of all, and no scores, which were another model's."""
+    licences = dict.fromkeys(part for card in cards for part in card.licence.split("; "))
+    changes = {
+        "model_id": name,
+        "scores": {},
+        "training_data": tuple(dict.fromkeys(data for card in cards for data in card.training_data)),
+        "licence": "; ".join(sorted(licences)),
+    }
+    return cards[0].model_copy(update=changes)
 
 
 def write_card(folder: Path, card: ModelCard) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from lite_transformer.config import ModelConfig
@@ -31,10 +32,18 @@ def unique_weights(model: LiteTransformer) -> dict[str, Tensor]:
 def write_model(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
     """Write config and weights into an existing (staging) folder; int8 is of matrices, by rows (``int8_weights``)."""
     stored = to_int8(weights) if dtype == torch.int8 else {name: w.to(dtype) for name, w in weights.items()}
-    save_file({name: tensor.to("cpu").contiguous() for name, tensor in stored.items()}, folder / WEIGHTS)
-    # safetensors creates files for their owner alone; a model is meant to be shared.
-    (folder / WEIGHTS).chmod(0o644)
+    write_weights(folder / WEIGHTS, stored)
     (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write tensors, from wherever they are, as one safetensors file.
+
+    Raises:
+        OSError: the file cannot be written. Safetensors itself would hide which error it was, a full disk for one, and
+            create the file for its owner alone.
+    """
+    path.write_bytes(to_bytes({name: tensor.to("cpu").contiguous() for name, tensor in weights.items()}))
 
 
 def check_output(output: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_stored_baseline(tiny_bundle: Path, slow_bundle: Path, runner: Path, o
         (["--resume", "--output", "nowhere.json"], "nothing to resume: there is no nowhere.journal.jsonl"),
         (["--baseline", __file__], "is no JSON"),
         (["--runner", "."], "holds no native runner"),
-        (["--output", "."], ". is a folder: name a file for --output"),
+        (["--output", "."], ". is a folder: name a file to write"),
     ],
 )
 def test_what_makes_no_sense(

@@ -144,6 +144,15 @@ def test_profile_names_what_there_is() -> None:
     result = runner.invoke(app, ["profile", "wmt-en-fr-1"])
     assert result.exit_code == 1
     assert "wmt-en-fr-200" in result.stderr
+    assert "en-fr, fr-en" in result.stderr
+
+
+def test_profile_of_a_shipped_model_and_of_what_is_none(tiny_bundle: Path, tmp_path: Path) -> None:
+    found = json.loads(runner.invoke(app, ["profile", "fr-en", "--json"]).output)
+    assert found["fr-en"]["parameters"] == 5_613_856
+    for path, words in ((tiny_bundle, "is a bundle: name the model folder"), (tmp_path, "is no model: it has neither")):
+        result = runner.invoke(app, ["profile", str(path)])
+        assert (result.exit_code, words in result.stderr) == (1, True), result.stderr
 
 
 def test_schema_describes_a_real_manifest(tiny_bundle: Path) -> None:

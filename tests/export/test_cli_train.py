@@ -53,7 +53,8 @@ def write_recipe(folder: Path, steps: int = STEPS, **changes: object) -> Path:
 
 
 def test_a_run_from_recipe_to_translation(tmp_path: Path) -> None:
-    recipe, output = write_recipe(tmp_path), tmp_path / "run"
+    # Translates in the middle too: a model that was looked at goes on learning.
+    recipe, output = write_recipe(tmp_path, bleu_every=2), tmp_path / "run"
     result = runner.invoke(app, ["train", str(recipe), "--data", str(tmp_path), "--output", str(output)])
     assert result.exit_code == 0, result.output
     for words in ("small: starting", "pairs after cleaning", f"update {STEPS}/{STEPS}", "perplexity", "BLEU", "done:"):
@@ -132,6 +133,10 @@ def test_a_run_that_starts_from_the_shipped_model(tmp_path: Path) -> None:
     assert "tokenizer: 8000 pieces" in result.stdout
     tokenizers = [(folder / "tokenizer.model").read_bytes() for folder in (output / "final", shipped_model())]
     assert tokenizers[0] == tokenizers[1]
+    card, before = load_model_card(output / "final"), load_model_card(shipped_model())
+    assert (card.model_id, card.training_data) == ("small", (*before.training_data, "own"))
+    assert (card.licence, card.scores) == (f"{before.licence}; MIT", {})
+    assert card.decoding == before.decoding
 
 
 def test_a_bundle_is_nothing_to_start_from(tmp_path: Path) -> None:
@@ -155,6 +160,15 @@ def test_no_recipe_and_damaged_state(tmp_path: Path) -> None:
 
 def _update(step: int, loss: float = 2.0) -> dict[str, object]:
     return {"step": step, "steps": 100, "epoch": 0, "loss": loss, "rate": 1e-3, "norm": 1.0, "tokens_per_second": 500.0}
+
+
+def test_the_time_left_counts_from_the_first_update_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from the preparation before it, whose time is not an update's."""
+    clock = iter([1000.0, 1020.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    smoothed = Smoothed()
+    assert "left" not in smoothed.add(_update(20))
+    assert smoothed.add(_update(40)).endswith("  1 min 00 s left")
 
 
 def test_losses_are_smoothed() -> None:

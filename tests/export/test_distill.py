@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lite_export.cli import app
-from lite_export.distill import DistillError, DistillOptions, Teacher, candidates, chosen, distill
+from lite_export.distill import DistillError, DistillOptions, Teacher, Work, _finished, candidates, chosen, distill
 from lite_export.loading import load_translator
 from lite_runtime.translator import TranslateOptions
 from lite_transformer.training.corpus import CorpusError, read_pairs
@@ -173,6 +175,45 @@ def test_mistakes(tiny_folder: Path, corpus: Path, tmp_path: Path, arguments: li
     result = runner.invoke(app, ["distill", *base, *arguments])
     assert (result.exit_code, words in result.stderr) == (1, True), result.stderr
     assert not (tmp_path / "out.tsv.xz").exists()
+
+
+def test_what_distill_did_not_make_is_not_replaced(tiny_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copy(corpus, tmp_path / "own.tsv.xz"))
+    (tmp_path / "link.tsv.xz").symlink_to(own)
+    (tmp_path / "folder.tsv.xz").mkdir()
+    before = own.read_bytes()
+    for output, source, message in (
+        (own, own, "is the corpus itself"),
+        (tmp_path / "link.tsv.xz", own, "is the corpus itself"),
+        (own, corpus, "exists, and distill did not make it"),
+        (tmp_path / "folder.tsv.xz", corpus, "exists, and distill did not make it"),
+    ):
+        with pytest.raises(DistillError, match=message):
+            distill(Teacher(tiny_folder), source, output, OPTIONS)
+    assert own.read_bytes() == before
+
+
+def test_a_kill_before_the_card_is_no_obstacle(whole: Path, tiny_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.tsv.xz"
+
+    def stop(_done: int) -> None:
+        output.write_bytes(b"joined, but not yet described")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(Teacher(tiny_folder), corpus, output, OPTIONS, on_progress=stop)
+    distill(Teacher(tiny_folder), corpus, output, OPTIONS)
+    assert list(read_pairs(output)) == list(read_pairs(whole))
+
+
+def test_a_process_that_is_killed() -> None:
+    works = [Work(1, [], Path()), Work(2, [], Path())]
+    with pytest.raises(DistillError, match=r"one of the processes was killed, .* fewer --jobs"):
+        list(_finished(_die, works, 2))
+
+
+def _die(_work: Work) -> int:
+    os._exit(9)
 
 
 def test_an_empty_corpus(tiny_folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lite_export.evaluate import (
     validation_bleu,
 )
 from lite_export.evaluate_result import read_evaluation
-from lite_export.loading import load_translator, shipped_model
+from lite_export.loading import load_model_card, load_translator, shipped_model, write_card
 from lite_runtime.quality import score
 from lite_runtime.translator import TranslateOptions
 from lite_transformer.checkpoint import TOKENIZER, WEIGHTS, load_config, load_model
@@ -64,6 +64,14 @@ def test_finds_development_sets_and_tells_them_from_test_sets_of_the_same_name(d
     both = find_sets(data, "en", "fr", splits=("test", "dev"))
     assert [one.name for one in both] == ["packed", "plain", "only", "plain-dev"]
     assert both[1].sha256 != both[3].sha256
+
+
+def test_backups_and_cards_are_no_sets(data: Path) -> None:
+    names = [one.name for one in find_sets(data, "en", "fr")]
+    folder = data / "mt" / "en-fr"
+    for name in ("test.old.tsv.bak", "test.new.tsv.xz.json", "test.part.tsv.xz.1.partial"):
+        (folder / name).write_text("no pairs")
+    assert [one.name for one in find_sets(data, "en", "fr")] == names
 
 
 def test_the_opposite_direction_swaps_the_columns(data: Path) -> None:
@@ -212,6 +220,9 @@ def test_a_model_without_a_card_is_evaluated_on_named_sets(data: Path, tiny_fold
 def test_mistakes_say_what_to_change(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
     bare = Path(shutil.copytree(tiny_folder, tmp_path / "bare"))
     (bare / "card.json").unlink()
+    turned, plain = Path(shutil.copytree(tiny_folder, tmp_path / "turned")), f"x={data}/mt/en-fr/test.plain.tsv"
+    card = {"source_language": "fr", "target_language": "en"}
+    write_card(turned, load_model_card(turned).model_copy(update=card))
     for arguments, code, words in (
         ([], 2, "--data"),
         (["--set", "nothing"], 1, "NAME=FILE"),
@@ -221,11 +232,15 @@ def test_mistakes_say_what_to_change(data: Path, tiny_folder: Path, tmp_path: Pa
         (["--data", str(data), "--split", "train"], 2, "--split"),
         (["--data", str(data), "--set", f"plain={data}/mt/en-fr/test.plain.tsv"], 1, "two sets are called plain"),
         (["--data", str(data), "--save", str(bare / "config.json")], 1, "is a file"),
+        (["--data", str(data), "--json", str(tmp_path)], 1, "is a folder: name a file to write"),
+        (["--data", str(data), "--json", str(bare / "config.json" / "x.json")], 1, "is a file, a folder is needed"),
+        (["--set", plain, "--model", str(tiny_folder), "--model", str(turned)], 1, "have en-fr and fr-en"),
     ):
         base = [] if "--model" in arguments else ["--model", str(tiny_folder)]
         result = runner.invoke(app, ["evaluate", *base, *arguments])
         assert result.exit_code == code, result.output
         assert words in result.stderr
+        assert "BLEU" not in result.stderr, "nothing is translated first"
 
 
 def test_a_seed_that_is_no_number_is_refused_first(

@@ -156,6 +156,14 @@ def test_mistakes_end_before_anything_is_translated(data: Path, peers: Path, tin
         assert "BLEU" not in result.output
 
 
+def test_two_models_do_not_share_a_file(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    models = [shutil.copytree(tiny_folder, tmp_path / name) for name in ("run.1", "run-1")]
+    arguments = ["--model", models[0], "--model", models[1], "--data", data]
+    result = run(*arguments, "--save", tmp_path / "kept")
+    assert (result.exit_code, "would share files" in result.stderr) == (1, True), result.output
+    assert run(*arguments).exit_code == 0
+
+
 def test_kept_translations_are_not_made_again(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
     arguments = ["--model", tiny_folder, "--data", data, "--save", tmp_path / "kept"]
     first = run(*arguments)
@@ -185,7 +193,8 @@ def test_only_what_is_the_same_is_reused(data: Path, tiny_folder: Path, tiny_bun
     (model / "README.md").write_text("A card tells no model from another.")
     assert reused() == 2
     assert reused("--limit", 2) == 1, "the short set is whole"
-    assert reused() == 1
+    assert reused("--limit", 2) == 2
+    assert reused() == 2, "the first sentences do not take the place of all"
     card = (model / "card.json").read_text("utf8")
     (model / "card.json").write_text(card.replace('"length_penalty":1.0', '"length_penalty":0.5'), "utf8")
     assert (model / "card.json").read_text("utf8") != card

@@ -39,6 +39,8 @@ def test_what_is_written_is_read(evaluation: Evaluation, tmp_path: Path) -> None
         ({"kind": "bench"}, "is no result of lite-export evaluate --json"),
         ({"schema_version": 2}, "has schema 2, this version reads 1"),
         ({"scores": [{}]}, r"is damaged: scores\.0\.system"),
+        ({"scores": []}, "has no scores"),
+        ({"created": "yesterday"}, r"is damaged: created"),
         ({"systems": []}, "has scores of ours, which is none of its systems"),
     ],
 )

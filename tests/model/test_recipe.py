@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ def test_every_recipe_of_the_project_is_valid() -> None:
         ("a: [", "not valid YAML"),
         ("name: x", "train: Field required"),
         ("[]", "not a valid recipe"),
+        ("name: 2024-02-30", "not valid YAML"),
+        ("[" * 3000, "not valid YAML"),
+        ("source_language: no", "source_language: .*put it in quotes"),
     ],
 )
 def test_damaged_recipes(tmp_path: Path, content: str, message: str) -> None:
@@ -52,8 +56,27 @@ def test_damaged_recipes(tmp_path: Path, content: str, message: str) -> None:
         ({"colour": 1}, "Extra inputs"),
         ({"schedule": {"steps": 0}}, "greater than 0"),
         ({"dropout": 1.0}, "less than 1"),
+        ({"label_smoothing": 2}, "less than 1"),
+        ({"seed": 20240101}, "less than 16777216"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"clip_norm": 0}, "greater than 0"),
+        ({"batch_tokens": 0}, "greater than 0"),
+        ({"validate_every": 0}, "greater than 0"),
+        ({"average_every": 0}, "greater than 0"),
+        ({"bleu_sentences": 0}, "greater than 0"),
+        ({"bleu_every": 300}, "bleu_every must be a multiple of validate_every, 500"),
+        ({"schedule": {"steps": 1, "warmup": -3}}, "greater than or equal to 0"),
+        ({"cleaning": {"max_tokens": 0}}, "greater than 0"),
+        ({"cleaning": {"unknown_rate": 5}}, "less than or equal to 1"),
+        ({"tokenizer": {"sentences": 0}}, "greater than 0"),
     ],
 )
 def test_wrong_recipes(changed: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Recipe.model_validate({**VALID, **changed})
+
+
+def test_no_needs_no_quotes(tmp_path: Path) -> None:
+    """As YAML reads it, it is false."""
+    (tmp_path / "r.json").write_text(json.dumps({**VALID, "precision": False}))
+    assert load_recipe(tmp_path / "r.json").precision == "no"

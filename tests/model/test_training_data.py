@@ -104,6 +104,14 @@ def test_missing_unreadable_and_not_text(tmp_path: Path) -> None:
 # Cleaning.
 
 
+def test_held_out_sentences_without_spaces(tmp_path: Path) -> None:
+    """A character of such a script counts as a word; a sentence of two is too common to be kept out."""
+    tests = [("今天天气很好，我们去公园散步吧。", "天気がいいので公園へ行きましょう。"), ("你好", "สวัสดีครับ")]
+    forbidden = held_out([write(tmp_path / "test.tsv", tests)])
+    assert not list(clean(tests[:1], RULES, forbidden))
+    assert fingerprint("你好") not in forbidden
+
+
 @settings(max_examples=100, deadline=None)
 @given(pairs=PAIRS, tests=PAIRS)
 def test_cleaned_pairs(tmp_path_factory: pytest.TempPathFactory, pairs: list, tests: list) -> None:

@@ -11,6 +11,7 @@ import typer
 from lite_export.cli.bench_view import print_result
 from lite_export.cli.console import stage
 from lite_export.cli.errors import InputError
+from lite_export.cli.lines import check_output_file
 from lite_export.cli.options import examples
 from lite_runtime.devices import DEVICE_HELP
 
@@ -137,8 +138,7 @@ def _threads(text: str) -> tuple[int, ...]:
 
 def _output(path: Path, device: str, devices: int) -> Path:
     """The result's file; with several devices each has one of its own."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file for --output")
+    check_output_file(path)
     return (
         path if devices == 1 else path.with_name(f"{path.stem}.{re.sub(r'[^A-Za-z0-9._-]+', '-', device)}{path.suffix}")
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from lite_export.cli.console import bar
-from lite_export.cli.options import MODEL_HELP, BatchSize, Threads, examples, model_option
+from lite_export.cli.options import MODEL_HELP, BatchSize, examples, model_option
 
 EXAMPLES = examples(
     "lite-export distill --model runs/teacher/final --corpus data/train.tsv.xz -o data/distilled/train.tsv.xz",
@@ -31,7 +32,9 @@ def distill(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first pairs.", show_default=False)] = None,
     batch_size: BatchSize = 64,
     jobs: Annotated[int, typer.Option(min=1, help="Processes, each with the teacher in memory.")] = 1,
-    threads: Threads = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each process; default: its share of all.")
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Where a PyTorch teacher runs; default: the GPU where there is one.", show_default=False),
@@ -45,7 +48,8 @@ def distill(
     from lite_export import distill as work
 
     options = work.DistillOptions(beam, n_best, pick, batch_size)
-    teacher = work.Teacher(model, device or _best_device(model), threads)
+    share = max(1, (os.cpu_count() or 1) // jobs)
+    teacher = work.Teacher(model, device or _best_device(model), threads or share)
     pairs = work.count_pairs(corpus, limit)
     with bar("distilling", pairs) as advance:
         work.distill(teacher, corpus, output, options, reverse, limit, jobs, advance)

@@ -16,7 +16,7 @@ import typer
 
 from lite_export.cli.console import bar, stage
 from lite_export.cli.errors import InputError
-from lite_export.cli.lines import output_stream
+from lite_export.cli.lines import check_output_file, output_stream
 from lite_export.cli.options import DEFAULT_MODEL_HELP, BatchSize, Threads, examples, model_option
 
 if TYPE_CHECKING:
@@ -99,15 +99,19 @@ def evaluate(
     from lite_export.evaluate_models import named_models, systems_of
     from lite_export.loading import shipped_model
 
-    # Everything is read before the first sentence is translated: a wrong path shows at once.
+    # Everything is looked at before the first sentence is translated: a wrong path shows at once.
+    if json_file:
+        check_output_file(json_file)
     models = named_models(model or [shipped_model()])
     splits = ("test", "dev") if split is Split.all else (split.value,)
+    if sets:
+        _check_one_direction(list(models.values()))
     chosen = {name: _sets(path, data, splits, sets or [], limit) for name, path in models.items()}
     runs = [(system, name) for name, path in models.items() for system in systems_of(name, path, beam or [None])]
     described = [system for system, _ in runs]
     recorded = _recorded(list(dict.fromkeys(one for found in chosen.values() for one in found)), systems or [], peers)
     _check_names(described, recorded)
-    store = Store(save) if save else None
+    store = Store(save, described) if save else None
 
     outputs: Outputs = {}
     for system, name in runs:
@@ -127,6 +131,16 @@ def _check_seed() -> None:
     seed = os.environ.get("SACREBLEU_SEED", "none")
     if seed.lower() != "none" and not (seed.isascii() and seed.isdecimal()):
         raise InputError(f"SACREBLEU_SEED is {seed!r} in the environment: unset it, or set a whole number or none")
+
+
+def _check_one_direction(models: Sequence[Path]) -> None:
+    from lite_export.evaluate_models import direction_of
+
+    directions = sorted({direction for path in models if (direction := direction_of(path))})
+    if len(directions) > 1:
+        raise InputError(
+            f"a --set has one direction, these models have {' and '.join(directions)}: evaluate them one by one"
+        )
 
 
 def _sets(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,17 +39,33 @@ class Stored(Part):
 
 
 class Store:
-    """A folder of translations. A file whose companion tells of another origin, or of other lines, counts as none."""
+    """A folder of translations. A file whose companion tells of another origin, or of other lines, counts as none.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: is made where it is not there.
+        systems: whose translations it shall tell apart.
+
+    Raises:
+        EvaluationError: the folder is a file, or two systems would share one.
+        OSError: the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, systems: Sequence[System]) -> None:
         self.folder = folder
         if folder.exists() and not folder.is_dir():
             raise EvaluationError(f"{folder} is a file: name a folder with --save")
+        folder.mkdir(parents=True, exist_ok=True)
+        names: dict[str, str] = {}
+        for system in systems:
+            if (other := names.setdefault(_slug(system.name), system.name)) != system.name:
+                raise EvaluationError(f"{other} and {system.name} would share files in {folder}: rename one's folder")
 
     def path(self, system: System, data: EvaluationSet) -> Path:
-        """Where a system's translations of a set stand."""
+        """Where a system's translations of a set stand: those of its first sentences apart from those of all."""
         parts = filter(None, (data.direction, _slug(data.name), _slug(system.name)))
-        return self.folder / f"{'.'.join(parts)}.txt"
+        whole = len(data.sources) == data.total
+        folder = self.folder if whole else self.folder / f"first-{len(data.sources)}"
+        return folder / f"{'.'.join(parts)}.txt"
 
     def find(self, system: System, origin: Origin, data: EvaluationSet) -> Output | None:
         """Translations of this very origin, if they are there and whole."""

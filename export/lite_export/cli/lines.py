@@ -57,13 +57,29 @@ def _decode(line: bytes, name: str, number: int) -> str:
         ) from None
 
 
+def check_output_file(target: Path) -> None:
+    """Fail now where ``output_stream`` would after long work; the file's folder is made.
+
+    Raises:
+        InputError: it is a folder.
+        OSError: its folder cannot be made.
+    """
+    if target.is_dir():
+        raise _a_folder(target)
+    target.resolve().parent.mkdir(parents=True, exist_ok=True)
+
+
+def _a_folder(target: Path) -> InputError:
+    return InputError(f"{target} is a folder: name a file to write")
+
+
 @contextmanager
 def output_stream(target: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that appears only when the block ends well."""
     if target is None:
         yield sys.stdout
     elif target.is_dir():
-        raise InputError(f"{target} is a folder: name a file for --output")
+        raise _a_folder(target)
     elif target.exists() and not target.is_file():
         # A pipe or a device is written in place: a rename would replace it.
         with target.open("w", encoding="utf8", newline="\n") as stream:

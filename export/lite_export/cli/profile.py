@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lite_export.cli.console import table_console
 from lite_export.cli.errors import InputError
-from lite_export.cli.options import AsJson, examples
+from lite_export.cli.options import AsJson, examples, model_path
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from lite_transformer.config import ModelConfig
     from lite_transformer.profile import Profile, Row
 
     Profiles = dict[str, Profile]
@@ -29,7 +29,8 @@ EXAMPLES = examples(
 
 def profile(
     model: Annotated[
-        str | None, typer.Argument(help="A preset or a model folder; default: all presets.", show_default=False)
+        str | None,
+        typer.Argument(help="A preset, a model folder or a shipped model; default: all presets.", show_default=False),
     ] = None,
     source_length: Annotated[
         int | None, typer.Option(min=1, help="Source tokens; default: the paper's, 30.", show_default=False)
@@ -63,11 +64,21 @@ def _profiles(model: str | None, source_length: int | None, target_length: int |
         return {name: count(name, source_length, target_length) for name in PRESETS}
     if model in PRESETS:
         return {model: count(model, source_length, target_length)}
-    if not Path(model).is_dir():
-        raise InputError(f"{model!r} is neither a preset nor a model folder; presets: {', '.join(PRESETS)}")
-    from lite_transformer.checkpoint import load_config
+    return {model: count(_config_of(model), source_length, target_length)}
 
-    return {model: count(load_config(Path(model)), source_length, target_length)}
+
+def _config_of(model: str) -> ModelConfig:
+    from lite_export.loading import is_bundle, shipped_names
+    from lite_transformer.checkpoint import load_config
+    from lite_transformer.presets import PRESETS
+
+    folder = model_path(model)
+    if not folder.exists():
+        names = ", ".join((*shipped_names(), *PRESETS))
+        raise InputError(f"{model!r} is neither a model folder nor one of these models and presets: {names}")
+    if is_bundle(folder):
+        raise InputError(f"{model} is a bundle: name the model folder it was exported from")
+    return load_config(folder)
 
 
 def _vocabulary_share(found: Profile) -> float:

@@ -42,25 +42,31 @@ def view_on(console: Console) -> Iterator[View]:
 
 
 class Smoothed:
-    """Means over the last 50 updates, and the time left at the pace since the view began."""
+    """Means over the last 50 updates, and the time left at the pace since the first of them that was seen."""
 
     def __init__(self) -> None:
         self.entries: deque[Metrics] = deque()
-        self.began = time.monotonic()
-        self.first: int | None = None
+        self.first: tuple[int, float] | None = None
 
     def add(self, entry: Metrics) -> str:
-        """Count an entry; loss, rate, speed, utilisation where it is known, and time left as text."""
+        """Count an entry; loss, rate, speed, and utilisation and time left where they are known, as text."""
         self.entries.append(entry)
         while self.entries[0]["step"] <= entry["step"] - _SMOOTH:
             self.entries.popleft()
-        if self.first is None:
-            self.first = entry["step"] - 1
-        pace = (time.monotonic() - self.began) / (entry["step"] - self.first)
-        left = duration(pace * (entry["steps"] - entry["step"]))
         used = f" ({self._mean('utilisation'):.0%} of peak)" if entry.get("utilisation") is not None else ""
         speed = f"{self._mean('tokens_per_second'):,.0f} tokens/s{used}"
-        return f"loss {self._mean('loss'):.3f}  rate {entry['rate']:.2e}  {speed}  {left} left"
+        return f"loss {self._mean('loss'):.3f}  rate {entry['rate']:.2e}  {speed}{self._left(entry)}"
+
+    def _left(self, entry: Metrics) -> str:
+        """The time left; nothing at the first entry, before which data were prepared."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = entry["step"], now
+        step, began = self.first
+        if entry["step"] == step:
+            return ""
+        pace = (now - began) / (entry["step"] - step)
+        return f"  {duration(pace * (entry['steps'] - entry['step']))} left"
 
     def _mean(self, name: str) -> float:
         return sum(entry[name] for entry in self.entries) / len(self.entries)

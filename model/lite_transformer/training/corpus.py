@@ -16,6 +16,8 @@ from lite_transformer.training.recipe import Cleaning, Corpus
 Pair = tuple[str, str]
 _SPACE = re.compile(r"\s+")
 _WORDS = re.compile(r"\w+")
+# Thai to Khmer, kana and Han: scripts without spaces, in which a character stands for a word well enough.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 class CorpusError(ValueError):
@@ -37,7 +39,7 @@ def read_pairs(path: Path) -> Iterator[Pair]:
                     raise CorpusError(f"{path}:{number}: expected SOURCE<TAB>TARGET, found {len(columns)} columns")
                 yield columns[0], columns[1]
     except FileNotFoundError:
-        raise CorpusError(f"no data file {path}: pass its folder with --data") from None
+        raise CorpusError(f"no data file {path}: check its name, and --data if it is relative to that") from None
     except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path} is damaged or not UTF-8 text: {error}") from None
     except OSError as error:
@@ -60,7 +62,7 @@ def held_out(paths: Iterable[Path]) -> frozenset[str]:
     seen: set[str] = set()
     for path in paths:
         for pair in read_pairs(path):
-            seen.update(f for f in map(fingerprint, pair) if f.count(" ") >= 2)
+            seen.update(f for f in map(fingerprint, pair) if max(f.count(" ") + 1, len(_UNSPACED.findall(f))) >= 3)
     return frozenset(seen)
 
 

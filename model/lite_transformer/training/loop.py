@@ -44,6 +44,10 @@ ScoreBleu = Callable[[LiteTransformer, Path, list[str], list[str]], float]
 _PATIENCE = timedelta(days=1)
 
 
+class DivergedError(ValueError):
+    """Gradients became infinite or NaN: nothing after that is worth keeping."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop and has saved its state; the same command continues it."""
 
@@ -67,6 +71,7 @@ def train(
     Raises:
         Interrupted: SIGINT or SIGTERM arrived; state is saved.
         CorpusError, CheckpointError, RecipeError: the data, the saved state or the recipe cannot be used.
+        DivergedError: the rate was too high; the last good state is kept.
         InUseError: another run is at work in this folder.
     """
     config = _model_config(recipe)
@@ -104,8 +109,10 @@ class _Run:
             bare.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
         )
         self.progress = self.store.load_state(bare, bare_optimizer)
+        for group in bare_optimizer.param_groups:
+            group["weight_decay"] = recipe.weight_decay  # the saved state brought that of its time
         if accelerator.is_main_process:
-            self.store.trim_log(self.progress.step)
+            self.store.forget_after(self.progress.step)
         objective = Objective(bare, recipe.label_smoothing, recipe.precision)
         if recipe.compile and accelerator.device.type == "cuda":
             # In place: the model inside keeps its names, and runs as it is when it validates. On a CPU compiling takes
@@ -153,17 +160,19 @@ class _Run:
         self.progress.target_tokens += update.target_tokens
 
     def _backward(self, update: Update) -> Tensor:
-        """Gradients of the mean loss over all target tokens of the update's batches, which is returned."""
+        """Gradients of the mean loss over all target tokens of the update, and this process's own mean, returned."""
         # Counted before the batches leave the CPU: on the device each count would be a wait.
         counts = [int((batch.labels != self.config.pad).sum()) for batch in update.batches]
+        # Gradients are averaged over processes, whose batches need not have equally many tokens.
+        share = self.accelerator.num_processes / update.target_tokens
         total = torch.zeros((), device=self.accelerator.device)
         for number, (batch, count) in enumerate(zip(update.batches, counts, strict=True), 1):
             last = number == len(counts)
             with nullcontext() if last else self.accelerator.no_sync(self.objective):
                 there = batch.to(self.accelerator.device)
-                loss = self.objective(there.source, there.decoder_input, there.labels) * (count / sum(counts))
-                self.accelerator.backward(loss)
-            total += loss.detach()
+                loss = self.objective(there.source, there.decoder_input, there.labels)
+                self.accelerator.backward(loss * (count * share))
+            total += loss.detach() * (count / sum(counts))
         return total
 
     def _after_update(self) -> None:
@@ -196,6 +205,9 @@ class _Run:
     def _report(self) -> None:
         reading = self.meter.read()
         self.progress.seconds += reading.seconds
+        # The same on every process, so all stop here.
+        if not math.isfinite(reading.norm):
+            raise self._diverged()
         if self.accelerator.is_main_process:
             self.on_metrics(
                 {
@@ -206,6 +218,13 @@ class _Run:
                     **dataclasses.asdict(reading),
                 }
             )
+
+    def _diverged(self) -> DivergedError:
+        good = self.store.progress().step
+        return DivergedError(
+            f"update {self.progress.step}: gradients are no longer finite. Lower schedule.peak, or raise"
+            f" schedule.warmup; the same command then goes on from update {good}"
+        )
 
     def _agreed(self, mine: bool) -> bool:
         """True on every process where it is true on one: all must stop at the same update."""

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import random
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from lite_transformer.training.corpus import CorpusError, Pair, clean, held_out,
 from lite_transformer.training.recipe import Corpus, Recipe, TokenizerRecipe
 
 Report = Callable[[str], None]
+_KEY = "key.json"
 # Outside any European vocabulary, so SentencePiece maps them to <unk>: what a user's emoji becomes.
 _UNKNOWN = "\u2603\u2744\u265e\u262f\U0001f600\U0001f680\u30c4\u6f22"
 
@@ -63,16 +65,23 @@ def prepare(recipe: Recipe, data: Path, work: Path, report: Report = print) -> P
         work: the run's folder.
 
     Raises:
-        CorpusError: a file is missing or damaged, or there is too little text for the tokenizer.
+        CorpusError: a file is missing or damaged, has no usable pair, or there is too little text for the tokenizer; or
+            the run has begun with other data, whose tokenizer its weights belong to.
         CheckpointError: the model that the recipe starts from has no usable tokenizer.
     """
     folder = work / "data"
     key = _key(recipe, data)
-    marker = folder / "key.json"
-    if not marker.exists() or json.loads(marker.read_text()) != key:
+    before = _kept_key(folder / _KEY)
+    if before != key:
+        if before and recipe.start is None and (work / "state").exists():
+            changed = ", ".join(sorted(name for name in key if key[name] != before.get(name)))
+            raise CorpusError(
+                f"{work} was trained on other data ({changed} changed): restore them, or name another --output;"
+                f" to go on with new data, start: from a finished model"
+            )
         with staged_folder(folder) as staging:
             _build(recipe, data, staging, report)
-            (staging / "key.json").write_text(json.dumps(key))
+            (staging / _KEY).write_text(json.dumps(key))
     return Prepared(
         tokenizer=folder / TOKENIZER,
         corpora=tuple(_load(folder / f"{c.name}.npz") for c in recipe.train),
@@ -84,16 +93,28 @@ def prepare(recipe: Recipe, data: Path, work: Path, report: Report = print) -> P
 def _key(recipe: Recipe, data: Path) -> dict[str, object]:
     """What the prepared data depends on."""
     files = [*(c.path for c in recipe.train), recipe.validation.path, *recipe.held_out]
-    sizes = {name: (data / name).stat().st_size for name in files if (data / name).exists()}
     chosen = recipe.model_dump(mode="json", include={"seed", "tokenizer", "cleaning", "held_out"})
     key = {
         **chosen,
-        "files": sizes,
+        "files": {name: _sha256(data / name) for name in files if (data / name).is_file()},
         "corpora": [[c.name, c.path, *(["reverse"] if c.reverse else [])] for c in recipe.train],
     }
     if recipe.start:
         key["tokenizer"] = hashlib.sha256(_start_tokenizer(Path(recipe.start))).hexdigest()
     return key
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _kept_key(marker: Path) -> dict[str, object]:
+    """What the data were prepared from; empty where there are none, or nobody knows."""
+    try:
+        return dict(json.loads(marker.read_text("utf8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
@@ -108,12 +129,19 @@ def _build(recipe: Recipe, data: Path, folder: Path, report: Report) -> None:
         report(f"{corpus.name}: {len(texts[-1]):,} pairs after cleaning")
     tokenizer = _tokenizer(recipe, texts, folder / TOKENIZER, report)
     report(f"tokenizer: {tokenizer.get_piece_size()} pieces")
+    longest, usable = recipe.cleaning.max_tokens, 0
     for number, (corpus, pairs) in enumerate(zip(recipe.train, texts, strict=True), 1):
         report(f"encoding {corpus.name} ({number}/{count})")
-        marked = _with_unknowns(pairs, corpus, recipe)
-        _save(folder / f"{corpus.name}.npz", _encode(marked, tokenizer, recipe.cleaning.max_tokens))
-    validation = list(read_corpus(data, recipe.validation))
-    _save(folder / "validation.npz", _encode(validation, tokenizer, recipe.cleaning.max_tokens))
+        encoded = _encode(_with_unknowns(pairs, corpus, recipe), tokenizer, longest)
+        _save(folder / f"{corpus.name}.npz", encoded)
+        usable += len(encoded)
+    if not usable:
+        raise CorpusError(f"no pair is left to train on: look at the recipe's cleaning (max_tokens is {longest})")
+    validation = _encode(list(read_corpus(data, recipe.validation)), tokenizer, longest)
+    if not len(validation):
+        path = data / recipe.validation.path
+        raise CorpusError(f"{path} has no pair to validate on: it is empty, or all are over {longest} tokens")
+    _save(folder / "validation.npz", validation)
 
 
 def _tokenizer(
@@ -212,5 +240,8 @@ def _save(path: Path, pairs: TokenPairs) -> None:
 
 
 def _load(path: Path) -> TokenPairs:
-    with np.load(path, allow_pickle=False) as arrays:
-        return TokenPairs(**{name: arrays[name] for name in arrays})
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return TokenPairs(**{name: arrays[name] for name in arrays})
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise CorpusError(f"{path} is damaged ({error}): remove {path.parent}, and it is made again") from None

@@ -9,6 +9,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lite_transformer.config import Frozen
 
+# An update's own seed has room for this many (training.loop).
+_SEEDS = 1 << 24
+
 
 class Corpus(Frozen):
     """One parallel file: ``SOURCE<TAB>TARGET`` lines, optionally .xz or .gz.
@@ -27,20 +30,23 @@ class Corpus(Frozen):
 class TokenizerRecipe(Frozen):
     """A joint unigram SentencePiece model."""
 
-    vocab: int = 8000
-    sentences: int = Field(default=600_000, description="sampled sentences it is trained on")
-    coverage: float = 0.9997
+    vocab: int = Field(default=8000, gt=0)
+    sentences: int = Field(default=600_000, gt=0, description="sampled sentences it is trained on")
+    coverage: float = Field(default=0.9997, gt=0, le=1)
 
 
 class Cleaning(Frozen):
     """What is dropped before training."""
 
-    max_words: int = 80
-    max_tokens: int = 120
+    max_words: int = Field(default=80, gt=0)
+    max_tokens: int = Field(default=120, gt=0)
     min_ratio: float = 0.4
     max_ratio: float = 2.5
     unknown_rate: float = Field(
-        default=0.02, description="share of pairs that get an unknown symbol on both sides, to learn to copy it"
+        default=0.02,
+        ge=0,
+        le=1,
+        description="share of pairs that get an unknown symbol on both sides, to learn to copy it",
     )
 
 
@@ -48,9 +54,9 @@ class Schedule(Frozen):
     """Learning rate: linear warm-up, then cosine (paper, WMT) or inverse square root (paper, IWSLT)."""
 
     kind: Literal["cosine", "inverse_sqrt"] = "cosine"
-    peak: float = 1e-3
-    floor: float = 1e-5
-    warmup: int = 500
+    peak: float = Field(default=1e-3, gt=0)
+    floor: float = Field(default=1e-5, ge=0)
+    warmup: int = Field(default=500, ge=0)
     steps: int = Field(gt=0)
 
 
@@ -67,31 +73,33 @@ class Recipe(Frozen):
     )
     source_language: str
     target_language: str
-    seed: int = 1
+    seed: int = Field(default=1, ge=0, lt=_SEEDS)
     train: tuple[Corpus, ...] = Field(min_length=1)
     validation: Corpus
     held_out: tuple[str, ...] = Field(default=(), description="test files whose sentences must not be trained on")
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     cleaning: Cleaning = Cleaning()
     schedule: Schedule
-    batch_tokens: int = Field(default=2048, description="padded target tokens a batch, all processes together")
+    batch_tokens: int = Field(default=2048, gt=0, description="padded target tokens a batch, all processes together")
     accumulate: int = Field(default=1, ge=1, description="batches an update, where one large enough does not fit")
     buckets: tuple[int, ...] = Field(
         default=(), description="lengths to which batches are padded, for few shapes; () for each batch its own"
     )
-    label_smoothing: float = 0.1
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     dropout: float | None = Field(default=None, ge=0, lt=1, description="instead of the preset's")
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
     precision: Literal["no", "bf16"] = "no"
     compile: bool = Field(default=False, description="compile the model on a GPU; a CPU runs it as it is")
     log_every: int = Field(default=1, ge=1, description="updates between readings of the loss: a GPU waits at each")
-    validate_every: int = 500
-    bleu_every: int = Field(default=0, description="updates between validations by sacreBLEU; 0 for never")
-    bleu_sentences: int = 200
-    save_minutes: float = 3.0
+    validate_every: int = Field(default=500, gt=0)
+    bleu_every: int = Field(
+        default=0, ge=0, description="updates between validations by sacreBLEU, a multiple of validate_every; 0: never"
+    )
+    bleu_sentences: int = Field(default=200, gt=0)
+    save_minutes: float = Field(default=3.0, ge=0)
     average: int = Field(default=5, ge=1, description="checkpoints averaged at the end")
-    average_every: int = Field(default=200, description="updates between the checkpoints kept for the average")
+    average_every: int = Field(default=200, gt=0, description="updates between the checkpoints kept for the average")
 
     @field_validator("train")
     @classmethod
@@ -101,6 +109,17 @@ class Recipe(Frozen):
         if len({*names, "validation"}) <= len(names) or any("/" in name for name in names):
             raise ValueError(f"corpus names must differ, without '/', none 'validation': {', '.join(names)}")
         return train
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _unquoted_no(cls, precision: object) -> object:
+        return "no" if precision is False else precision  # what YAML makes of a no without quotes
+
+    @model_validator(mode="after")
+    def _bleu_is_a_validation(self) -> Recipe:
+        if self.bleu_every % self.validate_every:
+            raise ValueError(f"bleu_every must be a multiple of validate_every, {self.validate_every}")
+        return self
 
     @model_validator(mode="after")
     def _every_pair_has_a_bucket(self) -> Recipe:
@@ -129,8 +148,13 @@ def load_recipe(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(own)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}{_hint(e)}" for e in error.errors()]
         raise RecipeError(f"{path} is not a valid recipe:\n" + "\n".join(lines)) from None
+
+
+def _hint(error: Any) -> str:
+    unquoted = error["type"] == "string_type" and isinstance(error["input"], bool)
+    return " (put it in quotes: YAML reads yes, no, on and off as true and false)" if unquoted else ""
 
 
 def _read(path: Path) -> Any:
@@ -141,7 +165,7 @@ def _read(path: Path) -> Any:
         return yaml.safe_load(path.read_text("utf8"))
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a 30th of February, a thousand brackets
         raise RecipeError(f"{path} is not valid YAML: {error}") from None
 
 

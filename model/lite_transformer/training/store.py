@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from pathlib import Path
@@ -9,9 +10,8 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
-from safetensors.torch import save_file
 
-from lite_transformer.checkpoint import CheckpointError, load_weights, read_weights, unique_weights
+from lite_transformer.checkpoint import CheckpointError, load_weights, read_weights, unique_weights, write_weights
 from lite_transformer.files import recover, remove_leftovers, staged_file, staged_folder
 from lite_transformer.model import LiteTransformer
 
@@ -48,8 +48,10 @@ class RunStore:
     def save_state(self, model: LiteTransformer, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
         """Everything needed to continue exactly."""
         with staged_folder(self.state) as staging:
-            save_file(unique_weights(model), staging / "model.safetensors")
-            torch.save(optimizer.state_dict(), staging / "optimizer.pt")
+            write_weights(staging / "model.safetensors", unique_weights(model))
+            # Through memory: torch.save hides that a disk is full.
+            torch.save(optimizer.state_dict(), content := io.BytesIO())
+            (staging / "optimizer.pt").write_bytes(content.getbuffer())
             (staging / "progress.json").write_text(progress.model_dump_json())
 
     def load_state(self, model: LiteTransformer, optimizer: torch.optim.Optimizer) -> Progress:
@@ -62,7 +64,12 @@ class RunStore:
         if not self.state.exists():
             return progress
         path = self.state / "model.safetensors"
-        load_weights(model, read_weights(path), str(path))
+        try:
+            load_weights(model, read_weights(path), str(path))
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}. If the recipe changed, restore it or name another --output; else remove {self.state}"
+            ) from None
         try:
             optimizer.load_state_dict(torch.load(self.state / "optimizer.pt", "cpu", weights_only=True))
         except (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
@@ -86,23 +93,25 @@ class RunStore:
     def _damaged(self, error: Exception) -> CheckpointError:
         return CheckpointError(f"{self.state} is damaged ({error}); remove it to start again")
 
-    def trim_log(self, step: int) -> None:
-        """Forget lines written after the state of update ``step`` was saved: they will be written again.
+    def forget_after(self, step: int) -> None:
+        """Forget checkpoints and lines written after the state of update ``step`` was: they will be written again.
 
         One process only may call it.
         """
+        for path in self.kept():
+            if _step_of(path) > step:
+                path.unlink()
         if self.log.exists():
-            # A line without its end was being written when the run was killed.
-            whole = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
             with staged_file(self.log) as staging:
-                staging.write_text("".join(line for line in whole if json.loads(line)["step"] <= step))
+                lines = self.log.read_text("utf8", "replace").splitlines(keepends=True)
+                staging.write_text("".join(line for line in lines if _is_of(line, step)), "utf8")
 
     def keep(self, model: LiteTransformer, step: int, count: int) -> None:
         """Keep this update's weights for the average, and only the last ``count`` such files."""
         folder = self.folder / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
         with staged_file(folder / f"step-{step:08d}.safetensors") as staging:
-            save_file(unique_weights(model), staging)
+            write_weights(staging, unique_weights(model))
         for old in self.kept()[:-count]:
             old.unlink()
 
@@ -114,3 +123,15 @@ class RunStore:
         """Add one line to the run's curve."""
         with self.log.open("a") as log:
             log.write(json.dumps(entry) + "\n")
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.stem.removeprefix("step-"))
+
+
+def _is_of(line: str, step: int) -> bool:
+    """Whether a line of the log is whole, and of an update up to ``step``: a kill may cut one short."""
+    try:
+        return line.endswith("\n") and json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False
