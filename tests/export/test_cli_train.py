@@ -144,7 +144,7 @@ def test_a_bundle_is_nothing_to_start_from(tmp_path: Path) -> None:
     (tmp_path / "bundle" / "manifest.json").write_text("{}")
     recipe = write_recipe(tmp_path, start=str(tmp_path / "bundle"))
     result = runner.invoke(app, ["train", str(recipe), "--data", str(tmp_path), "--output", str(tmp_path / "run")])
-    assert (result.exit_code, "start from the model folder it was made of" in result.stderr) == (1, True)
+    assert (result.exit_code, "is a bundle: name the model folder it was made of" in result.stderr) == (1, True)
 
 
 def test_no_recipe_and_damaged_state(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lite_export.cli.errors import InputError
-from lite_export.cli.options import examples, model_path
+from lite_export.cli.options import examples, model_folder
 
 EXAMPLES = examples(
     "lite-export average runs/round-1/final runs/round-2/final --output models/both",
@@ -34,12 +33,8 @@ def average(
     import torch
 
     from lite_export.average import write_average
-    from lite_export.loading import is_bundle
 
-    folders = [model_path(model) for model in models]
-    for folder in folders:
-        if is_bundle(folder):
-            raise InputError(f"{folder} is a bundle: name the model folder it was made of")
+    folders = [model_folder(model) for model in models]
     write_average(folders, output, {"fp16": torch.float16, "int8": torch.int8}[precision])
     made = f"the mean of {len(folders)} models" if len(folders) > 1 else f"{models[0]} in {precision}"
     print(f"{output}: {made}; try: lite-export translate --model {output} 'Good morning.'")

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from typer.models import OptionInfo
 
+from lite_export.cli.errors import InputError
+
 MODEL_HELP = "A model folder (PyTorch), an exported bundle (ONNX Runtime), or a shipped model: en-fr, fr-en."
 DEFAULT_MODEL_HELP = f"{MODEL_HELP} Default: en-fr."
 
@@ -18,6 +20,21 @@ def model_path(value: str) -> Path:
 
     path = Path(value)
     return shipped_model(value) if not path.exists() and value in shipped_names() else path
+
+
+def model_folder(value: str) -> Path:
+    """What a user calls a model, where it must be PyTorch's.
+
+    Raises:
+        ModelError: there is no model.
+        InputError: it is a bundle.
+    """
+    from lite_export.loading import is_bundle
+
+    folder = model_path(value)
+    if is_bundle(folder):
+        raise InputError(f"{value} is a bundle: name the model folder it was made of")
+    return folder
 
 
 def model_option(text: str) -> OptionInfo:

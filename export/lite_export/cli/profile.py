@@ -10,7 +10,7 @@ import typer
 
 from lite_export.cli.console import table_console
 from lite_export.cli.errors import InputError
-from lite_export.cli.options import AsJson, examples, model_path
+from lite_export.cli.options import AsJson, examples, model_folder, model_path
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,17 +68,14 @@ def _profiles(model: str | None, source_length: int | None, target_length: int |
 
 
 def _config_of(model: str) -> ModelConfig:
-    from lite_export.loading import is_bundle, shipped_names
+    from lite_export.loading import shipped_names
     from lite_transformer.checkpoint import load_config
     from lite_transformer.presets import PRESETS
 
-    folder = model_path(model)
-    if not folder.exists():
+    if not model_path(model).exists():
         names = ", ".join((*shipped_names(), *PRESETS))
         raise InputError(f"{model!r} is neither a model folder nor one of these models and presets: {names}")
-    if is_bundle(folder):
-        raise InputError(f"{model} is a bundle: name the model folder it was exported from")
-    return load_config(folder)
+    return load_config(model_folder(model))
 
 
 def _vocabulary_share(found: Profile) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lite_export.cli.errors import InputError
-from lite_export.cli.options import Threads, examples, model_path
+from lite_export.cli.options import Threads, examples, model_folder
 
 if TYPE_CHECKING:
     from lite_export.cli.train_view import View
@@ -48,20 +48,10 @@ def _validated(path: Path) -> Recipe:
 
     recipe = load_recipe(path)
     if recipe.start is not None:
-        return recipe.model_copy(update={"start": str(_start_folder(recipe.start))})
+        return recipe.model_copy(update={"start": str(model_folder(recipe.start))})
     if recipe.preset not in PRESETS:
         raise InputError(f"{path}: no preset {recipe.preset!r}; there are: {', '.join(PRESETS)}")
     return recipe
-
-
-def _start_folder(start: str) -> Path:
-    """The model folder that a recipe starts from: a path, or a shipped model's name."""
-    from lite_export.loading import is_bundle
-
-    folder = model_path(start)
-    if is_bundle(folder):
-        raise InputError(f"{start} is a bundle, which cannot be trained: start from the model folder it was made of")
-    return folder
 
 
 def _run(recipe: Recipe, data: Path, output: Path, threads: int | None, view: View) -> None:
