@@ -33,7 +33,8 @@ def distill(
     batch_size: BatchSize = 64,
     jobs: Annotated[int, typer.Option(min=1, help="Processes, each with the teacher in memory.")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each process; default: its share of all.")
+        int | None,
+        typer.Option(min=1, help="CPU threads of each process; default: its share of all.", show_default=False),
     ] = None,
     device: Annotated[
         str | None,
@@ -48,7 +49,8 @@ def distill(
     from lite_export import distill as work
 
     options = work.DistillOptions(beam, n_best, pick, batch_size)
-    share = max(1, (os.cpu_count() or 1) // jobs)
+    # Several processes that each take every core stand in each other's way.
+    share = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
     teacher = work.Teacher(model, device or _best_device(model), threads or share)
     pairs = work.count_pairs(corpus, limit)
     with bar("distilling", pairs) as advance:
