@@ -156,6 +156,12 @@ def test_mistakes_end_before_anything_is_translated(data: Path, peers: Path, tin
         assert "BLEU" not in result.output
 
 
+def test_two_sets_do_not_share_a_file(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    file = data / "mt" / "en-fr" / "test.short.tsv"
+    result = run("--model", tiny_folder, "--set", f"a b={file}", "--set", f"a-b={file}", "--save", tmp_path / "kept")
+    assert (result.exit_code, "a b and a-b would share files" in result.stderr) == (1, True), result.output
+
+
 def test_two_models_do_not_share_a_file(data: Path, tiny_folder: Path, tmp_path: Path) -> None:
     models = [shutil.copytree(tiny_folder, tmp_path / name) for name in ("run.1", "run-1")]
     arguments = ["--model", models[0], "--model", models[1], "--data", data]

@@ -109,9 +109,10 @@ def evaluate(
     chosen = {name: _sets(path, data, splits, sets or [], limit) for name, path in models.items()}
     runs = [(system, name) for name, path in models.items() for system in systems_of(name, path, beam or [None])]
     described = [system for system, _ in runs]
-    recorded = _recorded(list(dict.fromkeys(one for found in chosen.values() for one in found)), systems or [], peers)
+    different = list(dict.fromkeys(one for found in chosen.values() for one in found))
+    recorded = _recorded(different, systems or [], peers)
     _check_names(described, recorded)
-    store = Store(save, described) if save else None
+    store = Store(save, described, different) if save else None
 
     outputs: Outputs = {}
     for system, name in runs:

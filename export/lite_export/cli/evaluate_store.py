@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,22 +43,23 @@ class Store:
 
     Args:
         folder: is made where it is not there.
-        systems: whose translations it shall tell apart.
+        systems, sets: whose translations it shall tell apart.
 
     Raises:
-        EvaluationError: the folder is a file, or two systems would share one.
+        EvaluationError: the folder is a file, or two systems or sets would share one.
         OSError: the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, systems: Sequence[System]) -> None:
+    def __init__(self, folder: Path, systems: Iterable[System], sets: Iterable[EvaluationSet]) -> None:
         self.folder = folder
         if folder.exists() and not folder.is_dir():
             raise EvaluationError(f"{folder} is a file: name a folder with --save")
         folder.mkdir(parents=True, exist_ok=True)
-        names: dict[str, str] = {}
-        for system in systems:
-            if (other := names.setdefault(_slug(system.name), system.name)) != system.name:
-                raise EvaluationError(f"{other} and {system.name} would share files in {folder}: rename one's folder")
+        for names in ([system.name for system in systems], [data.name for data in sets]):
+            taken: dict[str, str] = {}
+            for name in names:
+                if (other := taken.setdefault(_slug(name), name)) != name:
+                    raise EvaluationError(f"{other} and {name} would share files in {folder}: rename one of them")
 
     def path(self, system: System, data: EvaluationSet) -> Path:
         """Where a system's translations of a set stand: those of its first sentences apart from those of all."""
