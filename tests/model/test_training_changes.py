@@ -70,7 +70,8 @@ def test_data_may_change_where_the_tokenizer_does_not(own: Path, tmp_path: Path)
     run(own, tmp_path / "first", recipe(schedule=SHORT))
     run(own, tmp_path / "run", recipe(schedule=SHORT, start=str(tmp_path / "first/final")))
     (own / "a.tsv").write_text((own / "b.tsv").read_text())
-    run(own, tmp_path / "run", recipe(schedule={**SHORT, "steps": 8}, start=str(tmp_path / "first/final")))
+    more = run(own, tmp_path / "run", recipe(schedule={**SHORT, "steps": 8}, start=str(tmp_path / "first/final")))
+    assert [entry["step"] for entry in more if "loss" in entry] == [7, 8]
 
 
 def test_damaged_prepared_data(data: Path, tmp_path: Path) -> None:  # noqa: F811
