@@ -1,5 +1,8 @@
 """Sequence-level distillation (Kim and Rush 2016): a teacher translates a corpus for its student to learn from.
 
+Text of one language serves as well: translated into the student's target it is more to learn from, and a text of the
+target language, translated by a model of the other direction, is back-translation (Sennrich et al. 2016).
+
 1. cut the corpus into chunks  2. translate each, in one process or several; finished chunks are kept in a folder beside
 the output  3. join them into one training file, and write beside it where it comes from.
 """
@@ -25,7 +28,7 @@ from lite_runtime.translator import TranslateOptions, Translation, Translator
 from lite_transformer.checkpoint import WEIGHTS
 from lite_transformer.files import staged_file
 from lite_transformer.sole_user import sole_user
-from lite_transformer.training.corpus import CorpusError, Pair, read_pairs
+from lite_transformer.training.corpus import CorpusError, Pair, is_monolingual, read_pairs, read_sentences
 
 Pick = Literal["best", "nearest"]
 _KEY = "key.json"
@@ -107,7 +110,8 @@ def distill(
     A run that was killed goes on after its last finished chunk. One that is finished returns at once.
 
     Args:
-        corpus: ``SOURCE<TAB>TARGET`` lines, .tsv, .tsv.gz or .tsv.xz.
+        corpus: ``SOURCE<TAB>TARGET`` lines, .tsv, .tsv.gz or .tsv.xz; or sentences of the source language alone, a
+            line each, .txt, .txt.gz or .txt.xz.
         output: ends in .tsv.xz.
         reverse: the corpus holds ``TARGET<TAB>SOURCE``.
         limit: only the first so many pairs.
@@ -118,8 +122,8 @@ def distill(
         pairs of the corpus that were translated.
 
     Raises:
-        DistillError: another file name, one that is somebody else's, an unfinished run of another teacher, corpus or of
-            other options, or a process of ``jobs`` was killed.
+        DistillError: another file name, one that is somebody else's, references asked for where the corpus has none,
+            an unfinished run of another teacher, corpus or of other options, or a process of ``jobs`` was killed.
         CorpusError, ModelError, CheckpointError, BundleError: the corpus or the teacher cannot be used.
         InUseError: another process is making this output now.
     """
@@ -127,6 +131,8 @@ def distill(
         raise DistillError(f"{output} must end in .tsv.xz")
     if output.resolve() == corpus.resolve():
         raise DistillError(f"{output} is the corpus itself: name another --output")
+    if is_monolingual(corpus) and (reverse or options.pick == "nearest"):
+        raise DistillError(f"{corpus} has one language, no references: leave out --reverse and --pick nearest")
     report = on_progress or (lambda _done: None)
     key = _key(teacher, corpus, options, reverse, limit)
     card = output.with_name(f"{output.name}.json")
@@ -140,7 +146,7 @@ def distill(
     with sole_user(folder):
         _claim(folder, key, output)
         total = 0
-        pairs = ((s, t) if not reverse else (t, s) for s, t in islice(read_pairs(corpus), limit))
+        pairs = ((s, t) if not reverse else (t, s) for s, t in islice(_read_corpus(corpus), limit))
         works = (Work(n, part, folder / f"{n:06d}.xz") for n, part in enumerate(_parts(pairs, options.chunk)))
         run = partial(_run, teacher, cast("str", key["teacher_sha256"]), options)
         for done in _finished(run, works, jobs):
@@ -155,7 +161,12 @@ def distill(
 
 def count_pairs(corpus: Path, limit: int | None = None) -> int:
     """Pairs of a corpus, ``limit`` at most. Raises CorpusError as ``read_pairs`` does."""
-    return sum(1 for _ in islice(read_pairs(corpus), limit))
+    return sum(1 for _ in islice(_read_corpus(corpus), limit))
+
+
+def _read_corpus(corpus: Path) -> Iterator[Pair]:
+    """Sources with their references, empty where there are none."""
+    return ((source, "") for source in read_sentences(corpus)) if is_monolingual(corpus) else read_pairs(corpus)
 
 
 def candidates(translation: Translation) -> list[str]:

@@ -14,7 +14,17 @@ import pytest
 from typer.testing import CliRunner
 
 from lite_export.cli import app
-from lite_export.distill import DistillError, DistillOptions, Teacher, Work, _finished, candidates, chosen, distill
+from lite_export.distill import (
+    DistillError,
+    DistillOptions,
+    Teacher,
+    Work,
+    _finished,
+    candidates,
+    chosen,
+    count_pairs,
+    distill,
+)
 from lite_export.loading import load_translator
 from lite_runtime.translator import TranslateOptions
 from lite_transformer.training.corpus import CorpusError, read_pairs
@@ -157,6 +167,30 @@ def test_the_command(whole: Path, corpus: Path, tmp_path: Path) -> None:
     pairs = list(read_pairs(output))
     assert len(pairs) > 5
     assert {source for source, _ in pairs} <= {source for source, _ in read_pairs(corpus)}
+
+
+@pytest.mark.parametrize("name", ["text.txt", "text.txt.xz"])
+def test_text_of_one_language(whole: Path, tiny_folder: Path, tmp_path: Path, corpus: Path, name: str) -> None:
+    """Sentences alone become the pairs that they become beside references; empty lines are no sentences."""
+    text = "\n\n".join(source for source, _ in read_pairs(corpus)).encode()
+    (tmp_path / name).write_bytes(lzma.compress(text) if name.endswith("xz") else text)
+    assert count_pairs(tmp_path / name) == 10
+    assert distill(Teacher(tiny_folder), tmp_path / name, tmp_path / "out.tsv.xz", OPTIONS) == 10
+    assert list(read_pairs(tmp_path / "out.tsv.xz")) == list(read_pairs(whole))
+
+
+@pytest.mark.parametrize("arguments", [["--reverse"], ["--pick", "nearest"]])
+def test_text_of_one_language_has_no_references(tiny_folder: Path, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "text.txt").write_text("One sentence.\n")
+    base = ["--model", str(tiny_folder), "--corpus", str(tmp_path / "text.txt"), "-o", str(tmp_path / "out.tsv.xz")]
+    result = runner.invoke(app, ["distill", *base, *arguments])
+    assert (result.exit_code, "has one language, no references" in result.stderr) == (1, True), result.stderr
+
+
+def test_pairs_are_not_taken_for_sentences(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("Go.\tVa !\n")
+    with pytest.raises(CorpusError, match=r"pairs\.txt:1: a tab in a \.txt file.*name pairs \.tsv"):
+        distill(Teacher(tiny_folder), tmp_path / "pairs.txt", tmp_path / "out.tsv.xz", OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,18 @@ EXAMPLES = examples(
     "lite-export distill --model runs/teacher/final --corpus data/train.tsv.xz -o data/distilled/train.tsv.xz",
     "lite-export distill --model runs/teacher/final --corpus train.tsv.xz -o t.tsv.xz --pick nearest --jobs 8",
     "lite-export distill --model runs/teacher/final --corpus train.tsv.xz -o t.tsv.xz --beam 8 --n-best 4",
+    "lite-export distill --model fr-en --corpus french.txt.xz -o data/back.tsv.xz  # back-translation for En-Fr",
 )
 
 
 def distill(
     model: Annotated[Path, model_option(f"The teacher. {MODEL_HELP}")],
-    corpus: Annotated[Path, typer.Option(help="SOURCE<TAB>TARGET lines: .tsv, .gz or .xz.", show_default=False)],
+    corpus: Annotated[
+        Path,
+        typer.Option(
+            help="SOURCE<TAB>TARGET lines, .tsv, or sentences alone, .txt; also .gz, .xz.", show_default=False
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .tsv.xz.", show_default=False)],
     beam: Annotated[int, typer.Option(min=1, help="Beam width, 1 for greedy.")] = 4,
     n_best: Annotated[int, typer.Option(min=1, help="Hypotheses to keep of each source.")] = 1,
@@ -44,9 +50,11 @@ def distill(
     """Translate a corpus with a teacher, as training text for a student.
 
     The output is a corpus like any other in a recipe; OUTPUT.json tells what it was made from. After a kill the same
-    command goes on where it stood.
+    command goes on where it stood. Sentences of the language that a student shall write, translated by a model of the
+    other direction, are back-translation: name the output in its recipe with `reverse: true`.
     """
     from lite_export import distill as work
+    from lite_transformer.training.corpus import is_monolingual
 
     options = work.DistillOptions(beam, n_best, pick, batch_size)
     # Several processes that each take every core stand in each other's way.
@@ -55,7 +63,8 @@ def distill(
     pairs = work.count_pairs(corpus, limit)
     with bar("distilling", pairs) as advance:
         work.distill(teacher, corpus, output, options, reverse, limit, jobs, advance)
-    print(f"{output}: {pairs:,} pairs of {corpus} translated by {model}")
+    unit = "sentences" if is_monolingual(corpus) else "pairs"
+    print(f"{output}: {pairs:,} {unit} of {corpus} translated by {model}")
 
 
 def _best_device(model: Path) -> str:

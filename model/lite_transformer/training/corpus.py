@@ -30,14 +30,33 @@ def read_pairs(path: Path) -> Iterator[Pair]:
     Raises:
         CorpusError: no such file, not UTF-8, or a line without exactly one tab.
     """
+    for number, line in enumerate(_lines(path), 1):
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise CorpusError(f"{path}:{number}: expected SOURCE<TAB>TARGET, found {len(columns)} columns")
+        yield columns[0], columns[1]
+
+
+def is_monolingual(path: Path) -> bool:
+    """Whether a file is text of one language, a sentence a line: .txt, .txt.gz or .txt.xz."""
+    return path.suffix == ".txt" or path.suffixes[-2:] in ([".txt", ".gz"], [".txt", ".xz"])
+
+
+def read_sentences(path: Path) -> Iterator[str]:
+    """Sentences of a monolingual file, without empty lines. Raises CorpusError as ``read_pairs``, and for a tab."""
+    for number, line in enumerate(_lines(path), 1):
+        if "\t" in line:
+            raise CorpusError(f"{path}:{number}: a tab in a .txt file, which holds a sentence a line; name pairs .tsv")
+        if sentence := _SPACE.sub(" ", line).strip():
+            yield sentence
+
+
+def _lines(path: Path) -> Iterator[str]:
     opener: Any = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
     try:
         with opener(path, "rt", encoding="utf8", newline="\n") as lines:
-            for number, line in enumerate(lines, 1):
-                columns = line.rstrip("\n").split("\t")
-                if len(columns) != 2:
-                    raise CorpusError(f"{path}:{number}: expected SOURCE<TAB>TARGET, found {len(columns)} columns")
-                yield columns[0], columns[1]
+            for line in lines:
+                yield line.rstrip("\n")
     except FileNotFoundError:
         raise CorpusError(f"no data file {path}: check its name, and --data if it is relative to that") from None
     except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
