@@ -90,22 +90,23 @@ class ConvolutionBranch(nn.Module):
         return F.dropout(taps, self.weight_dropout, self.training)
 
     def _lightweight(self, padded: Float[Tensor, "B L C"]) -> Float[Tensor, "B T C"]:
-        width = padded.shape[-1]
         assert self.taps is not None
         taps = self._drop_connect(self.taps.softmax(-1))
-        taps = taps.repeat_interleave(width // self.heads, dim=0)[:, None, :]
-        return F.conv1d(padded.transpose(1, 2), taps, groups=width).transpose(1, 2)
+        return self._convolve(taps[None, :, None].expand(-1, -1, padded.shape[1] - self.kernel + 1, -1), padded)
 
     def _dynamic(self, frames: Float[Tensor, "B T C"], padded: Float[Tensor, "B L C"]) -> Float[Tensor, "B T C"]:
         assert self.predict is not None
         taps = self.predict(frames).unflatten(2, (self.heads, self.kernel))
-        taps = self._drop_connect(taps.softmax(-1)).transpose(1, 2)
-        # One product for all frames: to gather each frame's neighbours first would copy the input K times.
+        return self._convolve(self._drop_connect(taps.softmax(-1)).transpose(1, 2), padded)
+
+    def _convolve(self, taps: Float[Tensor, "#B H T K"], padded: Float[Tensor, "B L C"]) -> Float[Tensor, "B T C"]:
+        # One product for all frames: to gather each frame's neighbours first would copy the input K times, and a
+        # depthwise convolution's gradient takes five times as long on a CPU (benchmarks/training.py).
         mixed = _band(taps) @ padded.unflatten(2, (self.heads, -1)).transpose(1, 2)
         return mixed.transpose(1, 2).flatten(2)
 
 
-def _band(taps: Float[Tensor, "B H T K"]) -> Float[Tensor, "B H T L"]:
+def _band(taps: Float[Tensor, "#B H T K"]) -> Float[Tensor, "#B H T L"]:
     """The convolution as a matrix: row t is the kernel of frame t, from column t on."""
     time, kernel = taps.shape[2:]
     length = time + kernel - 1

@@ -46,7 +46,7 @@ def test_the_imported_model_is_the_original(tmp_path: Path) -> None:
     tensors = load_file(GOLDEN / "mt_lightweight.tensors.safetensors")
     real = tensors["target"] != 1
     logits = model(tensors["src_tokens"], tensors["prev_output_tokens"])
-    torch.testing.assert_close(logits[real], tensors["logits_teacher"][real], atol=5e-5, rtol=0)
+    torch.testing.assert_close(logits[real], tensors["logits_teacher"][real], atol=1e-4, rtol=0)
     assert report.config == model.config == load_golden("mt_lightweight").model.config
     assert (report.source_language, report.target_language) == ("de", "en")
     assert report.parameters == sum(p.numel() for p in model.parameters())

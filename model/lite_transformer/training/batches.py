@@ -14,7 +14,7 @@ from lite_transformer.config import ModelConfig
 from lite_transformer.training.prepare import TokenPairs
 
 # Batches sorted together: large enough for tight buckets, small enough to keep neighbours mixed.
-_POOL = 64
+_POOL = 128
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,15 @@ def bucket(
     pool = max(1, int(_POOL * batch_tokens / target.mean()))
     batches: list[np.ndarray] = []
     for start in range(0, len(rows), pool):
-        order = start + np.lexsort((source[start : start + pool], target[start : start + pool]))
+        order = start + _by_shape(source[start : start + pool], target[start : start + pool])
         batches.extend(rows[part] for part in _cut(order, source, target, batch_tokens))
     return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _by_shape(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """An order in which neighbours are alike on both sides: by the longer one, then, to and fro, by the difference."""
+    longest = np.maximum(source, target)
+    return np.lexsort((np.where(longest % 2, source - target, target - source), longest))
 
 
 def _cut(order: np.ndarray, source: np.ndarray, target: np.ndarray, limit: int) -> Iterator[np.ndarray]:
