@@ -27,7 +27,7 @@ from lite_transformer.files import staged_folder
 from lite_transformer.model import LiteTransformer
 from lite_transformer.presets import preset
 from lite_transformer.sole_user import sole_user
-from lite_transformer.training.allocator import keep_freed_memory
+from lite_transformer.training.allocator import keep_freed_memory, return_freed_memory
 from lite_transformer.training.batches import collate, epoch_batches
 from lite_transformer.training.feed import Feed, Update
 from lite_transformer.training.meter import Meter, peak_flops
@@ -236,6 +236,7 @@ class _Run:
     def _save(self) -> None:
         if self.accelerator.is_main_process:
             self.store.save_state(self._bare(), self.optimizer, self.progress)
+        return_freed_memory()
         self.saved_at = time.monotonic()
 
     def _bare(self) -> LiteTransformer:
