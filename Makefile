@@ -35,6 +35,7 @@ phones: $(READY)
 benchmark: $(READY)
 	$(BIN)/python benchmarks/cached_decode.py
 	$(BIN)/python benchmarks/precisions.py
+	$(BIN)/python benchmarks/training.py
 
 # Every format and precision of the shipped model, and the whole parity ladder for each: takes a while.
 matrix: $(READY)

@@ -2,10 +2,11 @@
 
     python benchmarks/training.py [--sentences 200] [--rounds 9]
 
-Whole updates (loss, gradient, optimizer) of the shipped En-Fr model on sentences of its test set, on one thread. Then the
-convolution of a branch by itself, forward and gradient, 31 taps: as the model computes it, one banded product, and as
-``conv1d`` does. The sides of a comparison take turns; ratios of the medians of the thread's CPU time. The first ratio
-depends on the processor: one with matrix units for bfloat16 (AMX) makes it small, one that emulates bfloat16 large.
+Whole updates (loss, gradient, optimizer) of the shipped En-Fr model on sentences of its test set, on one thread. Then
+the convolution of a branch by itself, forward and gradient, 31 taps: as the model computes it, one banded product, and
+as ``conv1d`` does. The sides of a comparison take turns; ratios of the medians of the thread's CPU time. The first
+ratio depends on the processor: one with matrix units for bfloat16 (AMX) makes it small, one that emulates bfloat16
+large.
 """
 
 from __future__ import annotations

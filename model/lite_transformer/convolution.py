@@ -100,8 +100,8 @@ class ConvolutionBranch(nn.Module):
         return self._convolve(self._drop_connect(taps.softmax(-1)).transpose(1, 2), padded)
 
     def _convolve(self, taps: Float[Tensor, "#B H T K"], padded: Float[Tensor, "B L C"]) -> Float[Tensor, "B T C"]:
-        # One product for all frames: to gather each frame's neighbours first would copy the input K times, and a
-        # depthwise convolution's gradient takes five times as long on a CPU (benchmarks/training.py).
+        # One product for all frames: to gather each frame's neighbours first would copy the input K times, and on a CPU
+        # a depthwise convolution with its gradient takes more than twice as long (benchmarks/training.py).
         mixed = _band(taps) @ padded.unflatten(2, (self.heads, -1)).transpose(1, 2)
         return mixed.transpose(1, 2).flatten(2)
 
