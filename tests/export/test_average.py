@@ -68,18 +68,24 @@ def test_the_result_is_whole(pair: list[Path], tmp_path: Path) -> None:
 
 def test_models_go_by_name_and_need_no_card(pair: list[Path], tmp_path: Path) -> None:
     average([Path("en-fr"), Path("en-fr")], tmp_path / "same")
-    assert (tmp_path / "same" / WEIGHTS).stat().st_size == (shipped_model() / WEIGHTS).stat().st_size
+    same = dict(load_model(tmp_path / "same").named_parameters())
+    for name, tensor in load_model(shipped_model()).named_parameters():
+        torch.testing.assert_close(same[name], tensor, rtol=1e-3, atol=1e-6, msg=name)
     (pair[0] / CARD).unlink()
     average(pair, tmp_path / "plain")
     assert not (tmp_path / "plain" / CARD).exists()
 
 
 def test_int8_is_half_the_bytes_and_near(tmp_path: Path) -> None:
-    output = tmp_path / "small"
-    result = runner.invoke(app, ["average", "en-fr", "--precision", "int8", "--output", str(output)])
+    large, output = Path(shutil.copytree(shipped_model(), tmp_path / "large")), tmp_path / "small"
+    torch.manual_seed(1)
+    # What ships lies on int8's own grid: moved off it.
+    moved = {n: t + 0.01 * t.abs().max() * torch.randn_like(t) for n, t in load_model(large).named_parameters()}
+    write_model(large, load_config(large), moved, torch.float16)
+    result = runner.invoke(app, ["average", str(large), "--precision", "int8", "--output", str(output)])
     assert result.exit_code == 0 and "in int8; try:" in result.stdout, result.output
-    assert (output / WEIGHTS).stat().st_size < 0.52 * (shipped_model() / WEIGHTS).stat().st_size
-    whole, rounded = (dict(load_model(folder).named_parameters()) for folder in (shipped_model(), output))
+    assert (output / WEIGHTS).stat().st_size < 0.52 * (large / WEIGHTS).stat().st_size
+    whole, rounded = (dict(load_model(folder).named_parameters()) for folder in (large, output))
     for name, tensor in whole.items():
         largest = tensor.flatten(1).abs().amax(1, keepdim=True) if tensor.dim() > 1 else tensor.abs()
         assert ((tensor - rounded[name]).flatten(1 if tensor.dim() > 1 else 0).abs() <= largest / 253).all(), name
