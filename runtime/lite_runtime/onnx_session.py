@@ -11,6 +11,9 @@ from lite_runtime.manifest import FormatEntry, StateTensor
 from lite_runtime.onnx_graph import load_graph, run_graph
 from lite_runtime.session import State
 
+# Beside the tensors: the encoded sentence each row belongs to. Rows of one sentence have the same fixed tensors.
+_SENTENCE = "sentence"
+
 
 class OnnxSession:
     """Runs a bundle's ``encode`` and ``step`` graphs on the CPU.
@@ -40,25 +43,28 @@ class OnnxSession:
         produced = iter(run_graph(self._encode, self._encode_outputs, {"source": source, "mask": mask}))
         state = {s.name: next(produced) if s.initial is None else _initial(s, len(source)) for s in self.specs}
         self.layers = dict(zip(self._encoder_layers, produced, strict=True))
-        return state
+        return {**state, _SENTENCE: np.arange(len(source))}
 
     def step(
         self, tokens: Int[np.ndarray, " B"], position: int, state: State
     ) -> tuple[Float[np.ndarray, "B V"], State]:
         """See Session.step."""
-        feeds = {"tokens": tokens, "position": np.array([position], np.int64), **state}
+        feeds = {"tokens": tokens, "position": np.array([position], np.int64), **self.canonical(state)}
         logits, *produced = run_graph(self._step, self._step_outputs, feeds)
         updates = dict(zip(self._changing, produced, strict=False))
         self.layers = dict(zip(self._decoder_layers, produced[len(updates) :], strict=True))
         return logits, {**state, **updates}
 
     def reorder(self, state: State, rows: Int[np.ndarray, " N"]) -> State:
-        """See Session.reorder."""
-        return {spec.name: state[spec.name].take(rows, axis=spec.batch_axis) for spec in self.specs}
+        """See Session.reorder. A move within sentences, as beam search's are, leaves their fixed tensors alone."""
+        sentence = state[_SENTENCE][rows]
+        within = np.array_equal(sentence, state[_SENTENCE])
+        moving = [spec for spec in self.specs if not (within and spec.output is None)]
+        return {**state, **{s.name: state[s.name].take(rows, s.batch_axis) for s in moving}, _SENTENCE: sentence}
 
     def canonical(self, state: State) -> State:
         """See Session.canonical."""
-        return state
+        return {spec.name: state[spec.name] for spec in self.specs}
 
 
 def _initial(spec: StateTensor, batch: int) -> np.ndarray:
