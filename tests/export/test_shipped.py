@@ -38,6 +38,41 @@ def test_it_translates_by_its_name(name: str, text: str, word: str) -> None:
     assert word in result.stdout
 
 
+# The first six of each were trained on (configs/phrases.*.tsv); the others, or their names, are in no phrase.
+SAID_FIRST = {
+    "en-fr": (
+        ("Hello!", "Bonjour !"),
+        ("Good morning.", "Bonjour."),
+        ("Goodbye.", "Au revoir."),
+        ("Thank you very much!", "Merci beaucoup !"),
+        ("Nice to meet you.", "Enchanté."),
+        ("Happy birthday!", "Joyeux anniversaire !"),
+        ("Good morning, Mary.", "Bonjour, Mary."),
+        ("Happy birthday, Daniel!", "Joyeux anniversaire, Daniel !"),
+        ("Good night, Sophie, sleep well.", "Bonne nuit, Sophie, dormez bien."),
+    ),
+    "fr-en": (
+        ("Bonjour !", "Hello!"),
+        ("Bonsoir.", "Good evening."),
+        ("Au revoir.", "Goodbye."),
+        ("Merci beaucoup !", "Thank you very much!"),
+        ("Salut !", "Hi!"),
+        ("Joyeux anniversaire !", "Happy birthday!"),
+        ("Bonsoir, Marie.", "Good evening, Mary."),
+        ("Joyeux anniversaire, Daniel !", "Happy birthday, Daniel!"),
+        ("Bonjour, je voudrais louer une voiture.", "Hello, I would like to rent a car."),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_what_people_say_first(name: str) -> None:
+    texts, expected = zip(*SAID_FIRST[name], strict=True)
+    result = runner.invoke(app, ["translate", "--model", name], input="\n".join(texts) + "\n")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == list(expected)
+
+
 def test_a_path_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert model_path("fr-en") == shipped_model("fr-en")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lite_transformer.training.corpus import read_corpus
 from lite_transformer.training.recipe import Recipe, RecipeError, load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,15 @@ def test_every_recipe_of_the_project_is_valid() -> None:
     assert paths
     for path in paths:
         assert load_recipe(path).name
+
+
+@pytest.mark.parametrize("pair", ["en-fr", "fr-en"])
+def test_a_phrase_has_one_translation(pair: str) -> None:
+    """Two would tie, as both are repeated as often."""
+    recipe = load_recipe(ROOT / "configs" / f"phone-{pair}-phrases.yaml")
+    (phrases,) = [corpus for corpus in recipe.train if corpus.name == "phrases"]
+    pairs = list(read_corpus(ROOT / "configs", phrases))
+    assert len({source for source, _ in pairs}) == len(pairs) > 600
 
 
 @pytest.mark.parametrize(
