@@ -44,7 +44,7 @@ SAID_FIRST = {
         ("Hello!", "Bonjour !"),
         ("Good morning.", "Bonjour."),
         ("Goodbye.", "Au revoir."),
-        ("Thank you very much!", "Merci beaucoup !"),
+        ("Good evening.", "Bonsoir."),
         ("Nice to meet you.", "Enchanté."),
         ("Happy birthday!", "Joyeux anniversaire !"),
         ("Good morning, Mary.", "Bonjour, Mary."),
